@@ -1,0 +1,496 @@
+"""Every table once: columns, key, order, partitioning and words.
+
+Parquet files, Postgres tables, DuckDB views and Dagster's column schemas are all made from these declarations.
+Prices are dollars per contract ``DECIMAL(9,4)``, sizes contracts ``DECIMAL(18,6)``, money dollars
+``DECIMAL(24,10)``; ``*_at`` is a UTC timestamp in microseconds, ``*_ns`` nanoseconds since the Unix epoch.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+
+import pyarrow as pa
+
+__all__ = ["SCHEMA_VERSION", "TABLES", "Column", "Partitioning", "Table", "table"]
+
+SCHEMA_VERSION = 1
+"""Rises with every change of a declaration. New columns are nullable, so that readers of old files keep working."""
+
+STRING = pa.string()
+INT = pa.int64()
+BOOL = pa.bool_()
+FLOAT = pa.float64()
+PRICE = pa.decimal128(9, 4)
+TRADE_PRICE = pa.decimal128(12, 9)
+SIZE = pa.decimal128(18, 6)
+MONEY = pa.decimal128(24, 10)
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+DATE = pa.date32()
+
+
+class Partitioning(StrEnum):
+    """How a table's files are laid out below the lake's root."""
+
+    HOUR = "hour"
+    """``venue=<v>/date=<d>/hour=<h>`` (``date=<d>/hour=<h>`` where a row concerns both venues)."""
+    DATE = "date"
+    """``venue=<v>/date=<d>`` or ``date=<d>``."""
+    CURRENT = "current"
+    """One partition that always holds the newest state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: name, Arrow type, whether it may be null, and what it means."""
+
+    name: str
+    type: pa.DataType
+    doc: str
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Attributes:
+        key: columns that identify a row within a partition.
+        sort: columns that rows are ordered by within a file.
+        by_venue: whether ``venue`` is a partition level (it is a column in any case).
+    """
+
+    name: str
+    doc: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    sort: tuple[str, ...]
+    partitioning: Partitioning
+    by_venue: bool = True
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema; each field's metadata carries its description."""
+        return pa.schema(
+            [
+                pa.field(column.name, column.type, column.nullable, {b"doc": column.doc.encode()})
+                for column in self.columns
+            ],
+            metadata={b"arb.table": self.name.encode(), b"arb.schema_version": str(SCHEMA_VERSION).encode()},
+        )
+
+    @cached_property
+    def column_names(self) -> tuple[str, ...]:
+        """Names of the columns in order."""
+        return tuple(column.name for column in self.columns)
+
+
+def _c(name: str, type_: pa.DataType, doc: str) -> Column:
+    return Column(name, type_, doc)
+
+
+def _n(name: str, type_: pa.DataType, doc: str) -> Column:
+    return Column(name, type_, doc, nullable=True)
+
+
+_VENUE = _c("venue", STRING, "kalshi or polymarket")
+_MARKET = _c("market_id", STRING, "Kalshi ticker or Polymarket condition id")
+_SOURCE = _c("source", STRING, "ws (pushed) or rest (polled)")
+_RECV = _c("recv_ns", INT, "receive time at the recorder, ns since the epoch")
+_ORDINAL = _c("ordinal", INT, "the recorder's order: unique in the table, rising within a connection")
+_VENUE_NS = _n("venue_ns", INT, "the venue's own time of the change, ns since the epoch")
+_SEQ = _n("seq", INT, "the venue's sequence number of the frame, where it has one")
+_CONNECTION = _c("connection_id", STRING, "the connection it was received on")
+_KALSHI = _c("kalshi_market_id", STRING, "Kalshi ticker")
+_POLYMARKET = _c("polymarket_market_id", STRING, "Polymarket condition id")
+
+_ALL = (
+    Table(
+        name="events",
+        doc="Events of both venues, newest state of the day.",
+        columns=(
+            _VENUE,
+            _c("event_id", STRING, "Kalshi event ticker or Polymarket event id"),
+            _c("series_id", STRING, "series ticker or slug, empty if none"),
+            _c("title", STRING, "title"),
+            _c("sub_title", STRING, "sub-title, empty if none"),
+            _c("slug", STRING, "last part of the page's address, empty if none"),
+            _c("url", STRING, "address of the page"),
+            _c("category", STRING, "the venue's category, empty if none"),
+            _c("tags", STRING, "JSON list of the venue's tags"),
+            _c("rules", STRING, "event-level rules text, empty if the venue keeps it on the markets"),
+            _c("mutually_exclusive", BOOL, "at most one market of the event resolves YES"),
+            _c("settlement_sources", STRING, "JSON list of {name, url}"),
+            _n("start_at", TIMESTAMP, "scheduled start"),
+            _n("end_at", TIMESTAMP, "scheduled end (not the time of resolution)"),
+            _n("updated_at", TIMESTAMP, "last change according to the venue"),
+            _c("market_count", INT, "number of markets listed under the event"),
+            _c("fetched_at", TIMESTAMP, "when it was fetched"),
+            _c("raw", STRING, "the venue's record without its markets, JSON"),
+        ),
+        key=("venue", "event_id"),
+        sort=("venue", "event_id"),
+        partitioning=Partitioning.DATE,
+    ),
+    Table(
+        name="markets",
+        doc="Markets of both venues, newest state of the day, with rules, times, grid, fees and token ids.",
+        columns=(
+            _VENUE,
+            _MARKET,
+            _c("event_id", STRING, "the venue's id of the event"),
+            _c("series_id", STRING, "series ticker or slug, empty if none"),
+            _c("title", STRING, "the full question"),
+            _c(
+                "yes_title",
+                STRING,
+                "what YES stands for within the event, empty if nothing more than the title",
+            ),
+            _c("no_title", STRING, "what NO stands for, empty if nothing more than the title"),
+            _c("slug", STRING, "last part of the page's address, empty if none"),
+            _c("url", STRING, "address of the page"),
+            _c("outcomes", STRING, "JSON list of the two outcome names, YES first"),
+            _c("status", STRING, "unopened, open, paused, closed, determined or settled"),
+            _c("venue_status", STRING, "the venue's own word for the status"),
+            _c("result", STRING, "yes, no, a split such as 0.5, or empty"),
+            _c("rules", STRING, "the rules text that decides"),
+            _c("rules_sha256", STRING, "SHA-256 of rules"),
+            _c("settlement_sources", STRING, "JSON list of {name, url}"),
+            _n("created_at", TIMESTAMP, "when the venue listed it"),
+            _n("updated_at", TIMESTAMP, "last change according to the venue"),
+            _n("open_at", TIMESTAMP, "start of trading"),
+            _n("close_at", TIMESTAMP, "scheduled end of trading; it moves"),
+            _n("expected_expiration_at", TIMESTAMP, "when the venue expects the outcome"),
+            _n("occurrence_at", TIMESTAMP, "when the occasion takes place"),
+            _n("settlement_timer_s", INT, "seconds between determination and payout"),
+            _c("tick", PRICE, "finest price step, dollars"),
+            _c("price_ranges", STRING, "JSON list of {start, end, step}, 1e-4 dollars"),
+            _c("min_size", SIZE, "smallest order, contracts"),
+            _c("size_step", SIZE, "lot, contracts"),
+            _c("yes_token_id", STRING, "Polymarket position id of YES, empty elsewhere"),
+            _c("no_token_id", STRING, "Polymarket position id of NO, empty elsewhere"),
+            _c("neg_risk", BOOL, "the venue nets the event's outcomes against one another"),
+            _c("fee_params", STRING, "JSON of the fee parameters that the venue publishes"),
+            _c("strike", STRING, "JSON of strike, line and slug fields by the venue's names"),
+            _n("volume", SIZE, "contracts traded (Polymarket: dollars)"),
+            _n("volume_24h", SIZE, "the same over 24 hours"),
+            _n("open_interest", SIZE, "contracts held"),
+            _n("liquidity", SIZE, "the venue's own liquidity figure, dollars"),
+            _c(
+                "last_trade_price",
+                STRING,
+                "market-level last trade price as the venue prints it, empty if unknown",
+            ),
+            _c("fetched_at", TIMESTAMP, "when it was fetched"),
+            _c("raw", STRING, "the venue's record, JSON"),
+        ),
+        key=("venue", "market_id"),
+        sort=("venue", "market_id"),
+        partitioning=Partitioning.DATE,
+    ),
+    Table(
+        name="raw_frames",
+        doc="Every frame as received; the source of truth of everything derived from a connection.",
+        columns=(
+            _VENUE,
+            _SOURCE,
+            _CONNECTION,
+            _RECV,
+            _ORDINAL,
+            _c("frame", STRING, "the text frame, unparsed"),
+        ),
+        key=("ordinal",),
+        sort=("connection_id", "recv_ns", "ordinal"),
+        partitioning=Partitioning.HOUR,
+    ),
+    Table(
+        name="book_events",
+        doc="Every level change and every snapshot level of every book, in YES terms.",
+        columns=(
+            _VENUE,
+            _MARKET,
+            _RECV,
+            _ORDINAL,
+            _VENUE_NS,
+            _SEQ,
+            _CONNECTION,
+            _c("epoch", INT, "counts the snapshots of the market on its connection"),
+            _c("kind", STRING, "clear (a snapshot begins), snapshot (one of its levels) or delta"),
+            _n("side", STRING, "bid or ask; null on clear"),
+            _n("price", PRICE, "YES price, dollars; null on clear"),
+            _n("size", SIZE, "contracts resting after the change, 0 when the level is gone; null on clear"),
+            _SOURCE,
+        ),
+        key=("ordinal",),
+        sort=("market_id", "recv_ns", "ordinal"),
+        partitioning=Partitioning.HOUR,
+    ),
+    Table(
+        name="quotes",
+        doc="Best bid and ask of a market after every frame that changed one of them or its size.",
+        columns=(
+            _VENUE,
+            _MARKET,
+            _RECV,
+            _ORDINAL,
+            _VENUE_NS,
+            _SEQ,
+            _CONNECTION,
+            _n("bid", PRICE, "best YES bid, dollars; null on an empty side"),
+            _n("bid_size", SIZE, "contracts at the best bid"),
+            _n("ask", PRICE, "best YES ask, dollars; null on an empty side"),
+            _n("ask_size", SIZE, "contracts at the best ask"),
+            _c("in_sync", BOOL, "whether the book could be trusted at this row"),
+            _SOURCE,
+        ),
+        key=("ordinal",),
+        sort=("market_id", "recv_ns", "ordinal"),
+        partitioning=Partitioning.HOUR,
+    ),
+    Table(
+        name="trades",
+        doc="Public trades, priced in YES terms.",
+        columns=(
+            _VENUE,
+            _MARKET,
+            _c("trade_id", STRING, "the venue's id, or a deterministic one where it gives none"),
+            _RECV,
+            _ORDINAL,
+            _VENUE_NS,
+            _SEQ,
+            _CONNECTION,
+            _c("price", TRADE_PRICE, "YES price, dollars (an average may lie off the quoting grid)"),
+            _c("size", SIZE, "contracts"),
+            _n("taker_side", STRING, "yes or no: the outcome that the taker bought; null if not told"),
+            _SOURCE,
+        ),
+        key=("market_id", "trade_id"),
+        sort=("market_id", "recv_ns", "ordinal"),
+        partitioning=Partitioning.HOUR,
+    ),
+    Table(
+        name="tickers",
+        doc="The venues' own conflated summaries: volume and open interest, never a source of book state.",
+        columns=(
+            _VENUE,
+            _MARKET,
+            _RECV,
+            _ORDINAL,
+            _VENUE_NS,
+            _CONNECTION,
+            _n("bid", PRICE, "best YES bid as told, dollars"),
+            _n("bid_size", SIZE, "contracts"),
+            _n("ask", PRICE, "best YES ask as told, dollars"),
+            _n("ask_size", SIZE, "contracts"),
+            _n("last_price", PRICE, "last trade, dollars"),
+            _n("volume", SIZE, "contracts traded"),
+            _n("open_interest", SIZE, "contracts held"),
+            _SOURCE,
+        ),
+        key=("ordinal",),
+        sort=("market_id", "recv_ns", "ordinal"),
+        partitioning=Partitioning.HOUR,
+    ),
+    Table(
+        name="book_gaps",
+        doc="Intervals in which a market's book was not to be trusted, and why.",
+        columns=(
+            _VENUE,
+            _MARKET,
+            _CONNECTION,
+            _ORDINAL,
+            _c("cause", STRING, "seq_gap, disconnect, hash_mismatch, ..."),
+            _c("from_ns", INT, "start of the doubt, dated back to the last proof, ns since the epoch"),
+            _n("to_ns", INT, "end of the doubt; null while it lasts"),
+            _n("recovery", STRING, "what ended it: snapshot, rest_book, reconnect, end_of_capture, ..."),
+        ),
+        key=("connection_id", "market_id", "from_ns", "cause"),
+        sort=("market_id", "from_ns", "ordinal"),
+        partitioning=Partitioning.DATE,
+    ),
+    Table(
+        name="capture_sessions",
+        doc="One row per connection: what it carried and what was wrong with it.",
+        columns=(
+            _VENUE,
+            _CONNECTION,
+            _c("run_id", STRING, "the capture run"),
+            _c("exchange", STRING, "name of the local exchange the data came from, empty for the real venue"),
+            _c("started_at", TIMESTAMP, "connected"),
+            _n("ended_at", TIMESTAMP, "disconnected; null while it lasts"),
+            _c("markets", INT, "markets subscribed"),
+            _c("frames", INT, "frames received"),
+            _c("bytes", INT, "bytes received"),
+            _c("anomalies", STRING, "JSON object: kind of anomaly to count"),
+            _c("examples", STRING, "JSON object: kind of anomaly to its first example"),
+            _c("reconnects", INT, "times the connection was dialled again before this one"),
+            _n("lag_p50_ms", FLOAT, "median of receive time minus the venue's time"),
+            _n("lag_p99_ms", FLOAT, "99th percentile of the same"),
+            _c("stop_reason", STRING, "why it ended"),
+        ),
+        key=("connection_id",),
+        sort=("started_at", "connection_id"),
+        partitioning=Partitioning.DATE,
+    ),
+    Table(
+        name="market_matches",
+        doc="Pairs of a Kalshi and a Polymarket market and how they relate; bitemporal.",
+        columns=(
+            _KALSHI,
+            _POLYMARKET,
+            _c("polymarket_yes_index", INT, "the Polymarket outcome (0 or 1) that Kalshi YES corresponds to"),
+            _c(
+                "relation",
+                STRING,
+                "equivalent, inverted, kalshi_implies_polymarket, polymarket_implies_kalshi, "
+                "exclusive, related or different",
+            ),
+            _c("status", STRING, "auto, review, rejected, approved, refused or expired"),
+            _c("score", FLOAT, "rank among candidates; no probability"),
+            _c("family", STRING, "kind of question, empty if no parser knew it"),
+            _c("vetoes", STRING, "JSON list of reasons against"),
+            _c("explanation", STRING, "JSON: what was compared, with which result"),
+            _c("kalshi_rules_sha256", STRING, "rules text the match was made on"),
+            _c("polymarket_rules_sha256", STRING, "rules text the match was made on"),
+            _c("matcher_version", STRING, "version of the matcher, or of the override's file"),
+            _c("valid_from", TIMESTAMP, "from when the statement holds"),
+            _n("valid_to", TIMESTAMP, "until when; null while it holds"),
+            _c("known_at", TIMESTAMP, "when it was made"),
+        ),
+        key=("kalshi_market_id", "polymarket_market_id", "known_at"),
+        sort=("kalshi_market_id", "polymarket_market_id", "known_at"),
+        partitioning=Partitioning.DATE,
+        by_venue=False,
+    ),
+    Table(
+        name="match_review",
+        doc="Candidate pairs waiting for a person, best first.",
+        columns=(
+            _KALSHI,
+            _POLYMARKET,
+            _c("rank", INT, "place in the queue, 1 first"),
+            _c("relation", STRING, "the relation proposed"),
+            _c("score", FLOAT, "rank among candidates; no probability"),
+            _c("kalshi_title", STRING, "title on Kalshi"),
+            _c("polymarket_title", STRING, "title on Polymarket"),
+            _c("kalshi_rules", STRING, "rules on Kalshi"),
+            _c("polymarket_rules", STRING, "rules on Polymarket"),
+            _c("explanation", STRING, "JSON: what was compared, with which result"),
+        ),
+        key=("kalshi_market_id", "polymarket_market_id"),
+        sort=("rank",),
+        partitioning=Partitioning.CURRENT,
+        by_venue=False,
+    ),
+    Table(
+        name="spreads",
+        doc="Executable gap of a pair at every instant at which one of its two books changed.",
+        columns=(
+            _KALSHI,
+            _POLYMARKET,
+            _RECV,
+            _n("kalshi_bid", PRICE, "best YES bid on Kalshi, dollars"),
+            _n("kalshi_ask", PRICE, "best YES ask on Kalshi, dollars"),
+            _n(
+                "polymarket_bid",
+                PRICE,
+                "best bid on Polymarket for the outcome that equals Kalshi YES, dollars",
+            ),
+            _n("polymarket_ask", PRICE, "best ask of the same, dollars"),
+            _n(
+                "gap_yes_kalshi",
+                PRICE,
+                "1 - (Kalshi YES ask + Polymarket opposite ask), dollars per contract",
+            ),
+            _n("gap_yes_polymarket", PRICE, "1 - (Polymarket ask + Kalshi NO ask), dollars per contract"),
+            _n(
+                "net_yes_kalshi",
+                MONEY,
+                "the first gap less the taker fees of both legs at the top size, per contract",
+            ),
+            _n("net_yes_polymarket", MONEY, "the second gap less the fees, per contract"),
+            _n("top_size_yes_kalshi", SIZE, "contracts available at both tops, first direction"),
+            _n("top_size_yes_polymarket", SIZE, "contracts available at both tops, second direction"),
+            _c("trusted", BOOL, "both books in sync, fresh and open"),
+            _c("reason", STRING, "why not trusted, empty if it is"),
+        ),
+        key=("kalshi_market_id", "polymarket_market_id", "recv_ns"),
+        sort=("kalshi_market_id", "polymarket_market_id", "recv_ns"),
+        partitioning=Partitioning.HOUR,
+        by_venue=False,
+    ),
+    Table(
+        name="opportunities",
+        doc="Episodes in which buying one outcome on each venue would have paid, or why it would not.",
+        columns=(
+            _KALSHI,
+            _POLYMARKET,
+            _c("kind", STRING, "two_leg or inverted"),
+            _c(
+                "direction",
+                STRING,
+                "yes_kalshi (buy YES on Kalshi and the opposite on Polymarket) or yes_polymarket",
+            ),
+            _c("opened_at", TIMESTAMP, "first instant with a positive net edge"),
+            _n("closed_at", TIMESTAMP, "first instant without; null while it lasts"),
+            _c("size", SIZE, "contracts at the best instant, the profit-maximising size"),
+            _c("gross", MONEY, "payout less prices at that size, dollars"),
+            _c("fees", MONEY, "fees of both legs, dollars"),
+            _c("net", MONEY, "gross less fees, dollars"),
+            _c("capital", MONEY, "prices plus fees, dollars, all prepaid"),
+            _c("roi", FLOAT, "net / capital"),
+            _n("annualised", FLOAT, "simple: roi x 365 / days to payout of the later leg"),
+            _c("peak_edge", MONEY, "largest net edge per contract at the top of the books, dollars"),
+            _c("time_weighted_edge", MONEY, "net edge per contract averaged over the episode, dollars"),
+            _n(
+                "worst_state_net",
+                MONEY,
+                "net in the worst settlement state that the rules allow; null if unknown",
+            ),
+            _c("kalshi_vwap", MONEY, "average price paid on Kalshi, dollars per contract"),
+            _c("polymarket_vwap", MONEY, "average price paid on Polymarket, dollars per contract"),
+            _c("kalshi_limit", PRICE, "worst price consumed on Kalshi, dollars"),
+            _c("polymarket_limit", PRICE, "worst price consumed on Polymarket, dollars"),
+            _c("kalshi_fee_schedule", STRING, "fee schedule used on Kalshi"),
+            _c("polymarket_fee_schedule", STRING, "fee schedule used on Polymarket"),
+            _c("match_status", STRING, "status of the pair when evaluated"),
+            _c("accepted", BOOL, "every guard held"),
+            _c("reasons", STRING, "JSON list of the guards that did not hold"),
+            _c("best_at", TIMESTAMP, "instant of the largest net"),
+        ),
+        key=("kalshi_market_id", "polymarket_market_id", "direction", "opened_at"),
+        sort=("opened_at", "kalshi_market_id", "polymarket_market_id", "direction"),
+        partitioning=Partitioning.DATE,
+        by_venue=False,
+    ),
+    Table(
+        name="rejections",
+        doc="The funnel: how many candidate pairs and episodes each guard stopped, and the money that went with them.",
+        columns=(
+            _c("date", DATE, "day of the evaluation"),
+            _c("step", INT, "place in the funnel, 1 first"),
+            _c("guard", STRING, "name of the guard"),
+            _c("candidates", INT, "candidates that reached it"),
+            _c("stopped", INT, "candidates that it stopped"),
+            _c("net_stopped", MONEY, "computed net of what it stopped, dollars"),
+        ),
+        key=("date", "step"),
+        sort=("date", "step"),
+        partitioning=Partitioning.DATE,
+        by_venue=False,
+    ),
+)
+
+TABLES: dict[str, Table] = {declared.name: declared for declared in _ALL}
+"""Every table by its name."""
+
+
+def table(name: str) -> Table:
+    """The declaration of a table.
+
+    Raises:
+        KeyError: if there is no table of that name; the message lists those that there are.
+    """
+    try:
+        return TABLES[name]
+    except KeyError:
+        raise KeyError(f"no table {name!r}; there are {', '.join(sorted(TABLES))}") from None

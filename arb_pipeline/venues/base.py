@@ -1,0 +1,188 @@
+"""The venue interface: everything venue-specific hides behind it, and nothing else asks which venue it is."""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Protocol
+
+from arb_pipeline.model import BookSnapshot, Event, Market, MarketFacts, OrderBook, Output
+from arb_pipeline.settings import Settings
+from arb_pipeline.venues.http import RestClient
+
+__all__ = [
+    "ConnectRequest",
+    "Credentials",
+    "FeeModel",
+    "FeeSchedule",
+    "FeeUnknownError",
+    "Progress",
+    "Session",
+    "Venue",
+    "VenueError",
+]
+
+Progress = Callable[[str, int], None]
+"""Called with a step's name and the number of items so far."""
+
+
+class VenueError(Exception):
+    """A venue answered something that no client can go on from; the message names call, status and body."""
+
+
+class FeeUnknownError(VenueError):
+    """The venue's fee parameters are missing or of a kind that nobody here can price; the message says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectRequest:
+    """Where to dial and what to send along with the upgrade request. Headers may hold signatures: never log them."""
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+class Credentials(Protocol):
+    """Whatever a venue needs to sign; its ``repr`` never shows a secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeeSchedule:
+    """Which rule priced a fee: a short name, where it is written, and from when it holds."""
+
+    name: str
+    source: str
+    valid_from: datetime | None = None
+    valid_to: datetime | None = None
+
+
+class FeeModel(Protocol):
+    """Exact fees of one market at one time. Prices are dollars, sizes contracts, fees dollars."""
+
+    @property
+    def schedule(self) -> FeeSchedule:
+        """The schedule that the figures come from."""
+        ...
+
+    def taker(self, price: Decimal, size: Decimal) -> Decimal:
+        """Fee of an order that takes ``size`` contracts at a single price."""
+        ...
+
+    def order(self, fills: Sequence[tuple[Decimal, Decimal]]) -> Decimal:
+        """Fee of one taker order filled as (price, size) pieces, with the venue's order-level rounding."""
+        ...
+
+    def marginal(self, price: Decimal) -> Decimal:
+        """Unrounded taker fee per contract at a price: what a depth walk sorts and stops by."""
+        ...
+
+
+class Session(Protocol):
+    """A sans-I/O state machine of one WebSocket connection: no sockets, clocks or logging inside.
+
+    Every method that may say something returns a list of outputs: venue-neutral events in the order in which they
+    happened, and commands for whoever owns the socket. ``receive`` never raises, whatever the frame.
+    """
+
+    venue: str
+    connection_id: str
+
+    def connect_request(self, wall_ms: int) -> ConnectRequest:
+        """URL and freshly signed headers. ``wall_ms`` is the unshifted wall clock."""
+        ...
+
+    def connected(self, now_ns: int) -> list[Output]:
+        """The socket is open: all state of an earlier connection is void. Returns what must be sent first."""
+        ...
+
+    def subscribe(self, markets: Sequence[MarketFacts], now_ns: int) -> list[Output]:
+        """Ask for these markets; their books are untrusted until their snapshots arrive."""
+        ...
+
+    def unsubscribe(self, market_ids: Sequence[str], now_ns: int) -> list[Output]:
+        """Drop these markets and forget their books."""
+        ...
+
+    def receive(self, frame: str | bytes, recv_ns: int) -> list[Output]:
+        """Turn one frame into events and commands."""
+        ...
+
+    def rest_book(self, market_id: str, body: bytes, recv_ns: int) -> list[Output]:
+        """Take the REST answer to a ``FetchBooks`` command."""
+        ...
+
+    def tick(self, now_ns: int) -> list[Output]:
+        """Let time pass: keep-alives, deadlines and liveness. Call it about once a second."""
+        ...
+
+    def disconnected(self, now_ns: int, cause: str) -> list[Output]:
+        """The socket is gone: every book becomes untrusted (a gap is opened for each)."""
+        ...
+
+    def book(self, market_id: str) -> OrderBook | None:
+        """The book of a market, None before its first snapshot."""
+        ...
+
+    def in_sync(self, market_id: str) -> bool:
+        """Whether the book of a market may be trusted now."""
+        ...
+
+    def snapshots(self, now_ns: int) -> list[BookSnapshot]:
+        """A snapshot of every book held (``reason="hour"``), for the start of a partition."""
+        ...
+
+
+class Venue(Protocol):
+    """One prediction market."""
+
+    name: str
+
+    def credentials(self, settings: Settings) -> Credentials | None:
+        """The venue's credentials from settings, None where none are set.
+
+        Raises:
+            VenueError: if they are set but unusable (no such file, not a key), saying which setting and why.
+        """
+        ...
+
+    def rest_client(self, settings: Settings, credentials: Credentials | None = None) -> RestClient:
+        """A polite client of the venue's REST API; use it as an async context manager."""
+        ...
+
+    def catalogue(
+        self, client: RestClient, settings: Settings, progress: Progress | None = None
+    ) -> AsyncIterator[Event]:
+        """Page through the venue's open events with their markets."""
+        ...
+
+    def session(self, connection_id: str, settings: Settings, credentials: Credentials | None = None) -> Session:
+        """A fresh session; nothing is dialled."""
+        ...
+
+    def can_stream(self, credentials: Credentials | None) -> bool:
+        """Whether the venue's WebSocket can be used with these credentials."""
+        ...
+
+    def fees(self, market: Market, at: datetime, settings: Settings) -> FeeModel:
+        """The fee model of a market at a time.
+
+        Raises:
+            FeeUnknownError: if the parameters are missing or of an unknown kind.
+        """
+        ...
+
+    def connection_groups(self, markets: Sequence[MarketFacts], settings: Settings) -> list[list[MarketFacts]]:
+        """Spread markets over connections as the venue's limits ask for."""
+        ...
+
+    async def fetch_books(self, client: RestClient, markets: Sequence[MarketFacts]) -> dict[str, bytes]:
+        """Order books by REST: market id to the body that ``Session.rest_book`` takes; unknown ones are left out."""
+        ...
+
+    def parse_event(self, record: Mapping[str, object]) -> Event:
+        """One raw catalogue record (an event with nested markets, as recordings keep them) into an event.
+
+        Raises:
+            VenueError: if the record lacks its identity.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""Kalshi: wire, authentication, catalogue, session and fees."""

@@ -1,0 +1,1 @@
+"""Polymarket: wire, book hash, catalogue, session and fees."""
