@@ -15,10 +15,12 @@ from typing import Any
 
 import msgspec
 
+from arb_pipeline.errors import ArbError
+
 __all__ = ["Frame", "Recording", "RecordingError"]
 
 
-class RecordingError(ValueError):
+class RecordingError(ArbError, ValueError):
     """A recording's file is missing or not of the format; the message names file and line."""
 
 

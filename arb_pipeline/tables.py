@@ -11,7 +11,7 @@ from functools import cached_property
 
 import pyarrow as pa
 
-__all__ = ["SCHEMA_VERSION", "TABLES", "Column", "Partitioning", "Table", "table"]
+__all__ = ["SCHEMA_VERSION", "TABLES", "Column", "Partitioning", "Table", "describe", "table"]
 
 SCHEMA_VERSION = 1
 """Rises with every change of a declaration. New columns are nullable, so that readers of old files keep working."""
@@ -494,3 +494,36 @@ def table(name: str) -> Table:
         return TABLES[name]
     except KeyError:
         raise KeyError(f"no table {name!r}; there are {', '.join(sorted(TABLES))}") from None
+
+
+def describe() -> str:
+    """The reference of all tables as Markdown: what ``docs/tables.md`` holds."""
+    lines = [
+        "# Tables",
+        "",
+        "Made from `arb_pipeline/tables.py` by `make docs`; a test keeps the two in step.",
+        "",
+        "Prices are dollars per contract, sizes contracts, money dollars, all exact decimals. `*_at` are UTC",
+        "timestamps in microseconds, `*_ns` nanoseconds since the Unix epoch. `market_id` is the Kalshi ticker or the",
+        "Polymarket condition id. Every book is in YES terms: a NO bid at 0.60 is a YES ask at 0.40.",
+    ]
+    layout = {Partitioning.HOUR: "date=/hour=", Partitioning.DATE: "date=", Partitioning.CURRENT: ""}
+    for declared in _ALL:
+        folders = ("venue=/" if declared.by_venue else "") + layout[declared.partitioning]
+        lines += [
+            "",
+            f"## {declared.name}",
+            "",
+            declared.doc,
+            "",
+            f"Folder `{f'{declared.name}/{folders}'.rstrip('/')}`"
+            f" · key ({', '.join(declared.key)}) · sorted by ({', '.join(declared.sort)})",
+            "",
+            "| column | type | null | meaning |",
+            "| --- | --- | --- | --- |",
+        ]
+        lines += [
+            f"| {column.name} | {column.type} | {'yes' if column.nullable else ''} | {column.doc} |"
+            for column in declared.columns
+        ]
+    return "\n".join(lines) + "\n"

@@ -36,6 +36,7 @@ _SIZE_DIGITS = 6
 _TRADE_PRICE_DIGITS = 9
 _CACHE_LIMIT = 200_000
 _MAX_INT64 = 2**63 - 1
+_MAX_LENGTH = 64
 
 
 class UnitError(ValueError):
@@ -53,6 +54,8 @@ def parse_fixed(text: str, digits: int, what: str = "number") -> int:
     whole, point, fraction = body.partition(".")
     if not (whole + fraction).isdigit() or not body.isascii() or (point and not fraction and not whole):
         raise UnitError(f"{what} {text!r} is not a plain decimal number")
+    if len(text) > _MAX_LENGTH:
+        raise UnitError(f"{what} {text[:40]!r}... is {len(text)} characters long")
     if len(fraction) > digits:
         if fraction[digits:].strip("0"):
             raise UnitError(f"{what} {text!r} has more than {digits} decimals")

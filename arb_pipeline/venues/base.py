@@ -6,6 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Protocol
 
+from arb_pipeline.errors import ArbError
 from arb_pipeline.model import BookSnapshot, Event, Market, MarketFacts, OrderBook, Output
 from arb_pipeline.settings import Settings
 from arb_pipeline.venues.http import RestClient
@@ -26,7 +27,7 @@ Progress = Callable[[str, int], None]
 """Called with a step's name and the number of items so far."""
 
 
-class VenueError(Exception):
+class VenueError(ArbError):
     """A venue answered something that no client can go on from; the message names call, status and body."""
 
 

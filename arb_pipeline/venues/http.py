@@ -1,6 +1,7 @@
 """A polite REST client: httpx with a rate limit, retries with jitter, ``Retry-After``, and errors that explain."""
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -9,7 +10,7 @@ from typing import Any, Self
 import httpx
 import msgspec
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
-from tenacity.wait import wait_exponential_jitter
+from tenacity.wait import wait_exponential, wait_random
 
 __all__ = ["HttpStatusError", "RestClient", "TransientHttpError"]
 
@@ -43,6 +44,8 @@ class RestClient:
     Every request waits for its slot (``requests_per_s``), is tried again with exponential jittered back-off on
     429, 5xx, time-outs, broken connections and non-JSON answers, and honours ``Retry-After``.
 
+    Redirects are followed, but never with a signature.
+
     Attributes:
         requests, retries: counters of what was sent, for metadata.
     """
@@ -57,6 +60,7 @@ class RestClient:
         headers: Mapping[str, str] | None = None,
         auth: httpx.Auth | None = None,
         max_wait_s: float = 30.0,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self.requests = 0
@@ -64,12 +68,14 @@ class RestClient:
         self._interval = 1.0 / requests_per_s
         self._next_slot = 0.0
         self._attempts = retries + 1
-        self._backoff = wait_exponential_jitter(initial=0.5, max=max_wait_s, jitter=0.5)
+        self._backoff = wait_exponential(multiplier=0.5, max=max_wait_s) + wait_random(0, 0.5)
         self._client = httpx.AsyncClient(
             timeout=timeout_s,
             auth=auth,
             headers={"accept": "application/json", "accept-language": "en", **(headers or {})},
-            follow_redirects=True,
+            # httpx would carry a request's signature along to wherever a redirect points.
+            follow_redirects=auth is None,
+            transport=transport,
         )
 
     async def __aenter__(self) -> Self:
@@ -90,7 +96,7 @@ class RestClient:
         return msgspec.json.decode(await self.get_bytes(path, params))
 
     async def get_bytes(self, path: str, params: Params | None = None) -> bytes:
-        """GET and return the body, known to be JSON by its first character."""
+        """GET and return the body, known to be well-formed JSON; raises as :meth:`get` does."""
         return await self._request("GET", path, params=params)
 
     async def post(self, path: str, json: Any) -> Any:
@@ -118,11 +124,13 @@ class RestClient:
         body = response.content
         if response.status_code in _TRANSIENT:
             raise TransientHttpError(method, url, response.status_code, response.text, _retry_after(response))
-        if response.status_code >= 400:
+        if response.status_code >= 300:
             raise HttpStatusError(method, url, response.status_code, response.text)
-        if body.lstrip()[:1] not in (b"{", b"[", b'"') and not body.strip()[:1].isdigit():
-            # A CDN's HTML page with status 200: as good as a 5xx.
-            raise TransientHttpError(method, url, response.status_code, response.text, None)
+        try:
+            msgspec.json.decode(body, type=msgspec.Raw)
+        except msgspec.DecodeError:
+            # A CDN's HTML page or half an answer with status 200: as good as a 5xx.
+            raise TransientHttpError(method, url, response.status_code, response.text, None) from None
         return body
 
     async def _slot(self) -> None:
@@ -156,4 +164,5 @@ def _retry_after(response: httpx.Response) -> float | None:
         seconds = float(response.headers.get("retry-after", ""))
     except ValueError:
         return None
-    return min(max(seconds, 0.0), _MAX_RETRY_AFTER_S)
+    # "nan" is a float too, and no time to sleep for.
+    return None if math.isnan(seconds) else min(max(seconds, 0.0), _MAX_RETRY_AFTER_S)

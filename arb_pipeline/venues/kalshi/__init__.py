@@ -1,1 +1,110 @@
 """Kalshi: wire, authentication, catalogue, session and fees."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+
+from arb_pipeline.model import Event, Market, MarketFacts
+from arb_pipeline.settings import Settings
+from arb_pipeline.venues.base import Credentials, Progress, VenueError
+from arb_pipeline.venues.http import RestClient
+from arb_pipeline.venues.kalshi import catalogue, rest
+from arb_pipeline.venues.kalshi.auth import KalshiCredentials
+from arb_pipeline.venues.kalshi.fees import KalshiFees, kalshi_fees
+from arb_pipeline.venues.kalshi.session import KalshiSession
+
+__all__ = ["Kalshi", "KalshiCredentials", "KalshiFees", "KalshiSession"]
+
+_MARKETS_PER_CONNECTION = 5_000
+
+
+class Kalshi:
+    """See :class:`arb_pipeline.venues.base.Venue`."""
+
+    name = "kalshi"
+
+    def credentials(self, settings: Settings) -> KalshiCredentials | None:
+        """The API key that the settings name, None where none is set.
+
+        Raises:
+            VenueError: if it is set but unusable; the message names the setting.
+        """
+        return KalshiCredentials.from_settings(settings)
+
+    def rest_client(self, settings: Settings, credentials: Credentials | None = None) -> RestClient:
+        """A client of the configured host; market data needs no credentials."""
+        return rest.rest_client(settings, _own(credentials))
+
+    def catalogue(
+        self, client: RestClient, settings: Settings, progress: Progress | None = None
+    ) -> AsyncIterator[Event]:
+        """Every open event with its markets, joined with its series.
+
+        Raises:
+            HttpStatusError: if the venue refuses a page.
+            VenueError: if a page is not of the documented form.
+        """
+        return catalogue.list_events(client, settings, progress)
+
+    def session(
+        self,
+        connection_id: str,
+        settings: Settings,
+        credentials: Credentials | None = None,
+        *,
+        use_yes_price: bool = False,
+        lifecycle: bool = False,
+    ) -> KalshiSession:
+        """A fresh session. ``use_yes_price`` is for replaying recordings that were made with it."""
+        return KalshiSession(
+            connection_id,
+            settings.kalshi_ws_url,
+            _own(credentials),
+            markets_per_subscription=settings.kalshi_markets_per_sid,
+            use_yes_price=use_yes_price,
+            lifecycle=lifecycle,
+        )
+
+    def can_stream(self, credentials: Credentials | None) -> bool:
+        """Only with credentials: the handshake must be signed, even for public channels."""
+        return isinstance(credentials, KalshiCredentials)
+
+    def fees(self, market: Market, at: datetime, settings: Settings) -> KalshiFees:
+        """The fee model of a market at a time, for the configured kind of account.
+
+        Raises:
+            FeeUnknownError: if the market's fee parameters are missing or of an unknown kind.
+        """
+        return kalshi_fees(market, at, settings.kalshi_account)
+
+    def connection_groups(
+        self,
+        markets: Sequence[MarketFacts],
+        settings: Settings,  # noqa: ARG002 - the interface gives it; Kalshi's limits are per connection and fixed
+    ) -> list[list[MarketFacts]]:
+        """One connection up to 5,000 markets: subscriptions inside it keep gaps apart already."""
+        return [
+            list(markets[start : start + _MARKETS_PER_CONNECTION])
+            for start in range(0, len(markets), _MARKETS_PER_CONNECTION)
+        ]
+
+    async def fetch_books(self, client: RestClient, markets: Sequence[MarketFacts]) -> dict[str, bytes]:
+        """Order books by REST in batches of 100; markets that the venue does not know are left out.
+
+        Raises:
+            HttpStatusError: if the venue refuses for another reason.
+        """
+        return await rest.fetch_books(client, [market.market_id for market in markets])
+
+    def parse_event(self, record: Mapping[str, object]) -> Event:
+        """One raw event with nested markets; without its series, its markets have no fee parameters.
+
+        Raises:
+            VenueError: if the record has no event_ticker.
+        """
+        return catalogue.parse_event(record)
+
+
+def _own(credentials: Credentials | None) -> KalshiCredentials | None:
+    if credentials is None or isinstance(credentials, KalshiCredentials):
+        return credentials
+    raise VenueError(f"kalshi was given credentials of another venue ({type(credentials).__name__})")

@@ -1,1 +1,81 @@
 """Polymarket: wire, book hash, catalogue, session and fees."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+
+from arb_pipeline.model import Event, Market, MarketFacts
+from arb_pipeline.settings import Settings
+from arb_pipeline.venues.base import Credentials, FeeModel, Progress
+from arb_pipeline.venues.http import RestClient
+from arb_pipeline.venues.polymarket import catalogue, fees, rest
+from arb_pipeline.venues.polymarket.session import PolymarketSession
+
+__all__ = ["Polymarket", "PolymarketSession"]
+
+
+class Polymarket:
+    """A :class:`arb_pipeline.venues.base.Venue`: the international Polymarket. Market data needs no credentials."""
+
+    name = "polymarket"
+
+    def credentials(self, settings: Settings) -> None:  # noqa: ARG002 - everything read here is public
+        """None: the venue's market data is public."""
+        return
+
+    def rest_client(self, settings: Settings, credentials: Credentials | None = None) -> RestClient:  # noqa: ARG002
+        """A client of Gamma that also reaches CLOB; use it as an async context manager."""
+        return rest.PolymarketClient(settings)
+
+    def catalogue(
+        self, client: RestClient, settings: Settings, progress: Progress | None = None
+    ) -> AsyncIterator[Event]:
+        """Page through the open events with their markets."""
+        return catalogue.catalogue(client, settings, progress)
+
+    def session(
+        self,
+        connection_id: str,
+        settings: Settings,
+        credentials: Credentials | None = None,  # noqa: ARG002
+        *,
+        accept_unknown: bool = False,
+    ) -> PolymarketSession:
+        """A fresh session; with ``accept_unknown`` it takes markets that nobody subscribed (replay)."""
+        return PolymarketSession(connection_id, settings.polymarket_ws_url, accept_unknown=accept_unknown)
+
+    def can_stream(self, credentials: Credentials | None) -> bool:  # noqa: ARG002
+        """Always: the market channel takes no credentials."""
+        return True
+
+    def fees(self, market: Market, at: datetime, settings: Settings) -> FeeModel:  # noqa: ARG002
+        """The taker fees of a market at a time.
+
+        Raises:
+            FeeUnknownError: if its record does not tell them.
+        """
+        return fees.fee_model(market, at)
+
+    def connection_groups(self, markets: Sequence[MarketFacts], settings: Settings) -> list[list[MarketFacts]]:
+        """One subscribed asset (the YES token) a market, so many to a socket as the setting says.
+
+        Above some 500 assets the venue silently leaves initial snapshots out. Markets without token ids are left out.
+        """
+        minted = [facts for facts in markets if facts.yes_token_id]
+        step = settings.polymarket_assets_per_connection
+        return [minted[start : start + step] for start in range(0, len(minted), step)]
+
+    async def fetch_books(self, client: RestClient, markets: Sequence[MarketFacts]) -> dict[str, bytes]:
+        """Books of the markets by ``POST /books``; markets unknown to CLOB are left out.
+
+        Raises:
+            VenueError: if the client is not the venue's own.
+        """
+        return await rest.fetch_books(client, markets)
+
+    def parse_event(self, record: Mapping[str, object]) -> Event:
+        """One raw Gamma event with nested markets.
+
+        Raises:
+            VenueError: if it has no id.
+        """
+        return catalogue.parse_event(record)

@@ -1,0 +1,121 @@
+"""Kalshi's REST calls: paging, order books in batches (Kalshi OpenAPI 3.34.0)."""
+
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from arb_pipeline.settings import Settings
+from arb_pipeline.venues.base import VenueError
+from arb_pipeline.venues.http import HttpStatusError, RestClient
+from arb_pipeline.venues.kalshi.auth import KalshiAuth, KalshiCredentials
+
+__all__ = ["BOOKS_PER_CALL", "event_records", "fetch_books", "rest_client", "series_records"]
+
+BOOKS_PER_CALL: Final = 100
+_EVENTS_PER_PAGE: Final = 200
+_REFUSED: Final = frozenset({400, 404})
+
+_log = logging.getLogger(__name__)
+
+
+class _Books(msgspec.Struct, gc=False):
+    orderbooks: list[msgspec.Raw] | None = None
+
+
+class _Named(msgspec.Struct, gc=False):
+    ticker: str | None = None
+
+
+_decode_books = msgspec.json.Decoder(_Books).decode
+_decode_named = msgspec.json.Decoder(_Named).decode
+
+
+def rest_client(settings: Settings, credentials: KalshiCredentials | None) -> RestClient:
+    """A client of the configured host; it signs if there are credentials (market data needs none)."""
+    return RestClient(
+        settings.kalshi_rest_url,
+        timeout_s=settings.http_timeout_s,
+        retries=settings.http_retries,
+        requests_per_s=settings.http_requests_per_s,
+        auth=KalshiAuth(credentials) if credentials is not None else None,
+    )
+
+
+async def event_records(client: RestClient, max_pages: int) -> AsyncIterator[Mapping[str, Any]]:
+    """Raw open events with nested markets, page by page.
+
+    The end is a cursor that is empty, null or absent. A cursor seen before, and ``max_pages``, stop the listing
+    with a warning, since it is then incomplete.
+
+    Raises:
+        VenueError: if a page is not an object with a list of events.
+        HttpStatusError: if the venue refuses a page.
+    """
+    params: dict[str, Any] = {"status": "open", "with_nested_markets": True, "limit": _EVENTS_PER_PAGE}
+    seen: set[str] = set()
+    for _ in range(max_pages):
+        page = await client.get("/events", params)
+        for record in _records(page, "events", "GET /events"):
+            yield record
+        cursor = page.get("cursor")
+        if not cursor:
+            return
+        if not isinstance(cursor, str) or cursor in seen:
+            _log.warning("kalshi GET /events: cursor %.80r came again; the listing stops here", cursor)
+            return
+        seen.add(cursor)
+        params["cursor"] = cursor
+    _log.warning("kalshi GET /events: stopped after %d pages (ARB_MAX_PAGES); the listing is incomplete", max_pages)
+
+
+async def series_records(client: RestClient) -> dict[str, Mapping[str, Any]]:
+    """Every series by its ticker: fees, settlement sources, category and tags live there (one unpaged call).
+
+    Raises:
+        VenueError: if the answer is not an object with a list of series.
+        HttpStatusError: if the venue refuses the call.
+    """
+    records = _records(await client.get("/series"), "series", "GET /series")
+    return {record["ticker"]: record for record in records if isinstance(record.get("ticker"), str)}
+
+
+async def fetch_books(client: RestClient, tickers: Sequence[str]) -> dict[str, bytes]:
+    """Order books by ticker, each as the bytes of its element ``{"ticker", "orderbook_fp"}``.
+
+    A batch that is refused because of one market is halved until the others are through.
+
+    Raises:
+        HttpStatusError: if the venue refuses for another reason than an unknown market.
+    """
+    books: dict[str, bytes] = {}
+    for start in range(0, len(tickers), BOOKS_PER_CALL):
+        books |= await _fetch_batch(client, tickers[start : start + BOOKS_PER_CALL])
+    return books
+
+
+async def _fetch_batch(client: RestClient, tickers: Sequence[str]) -> dict[str, bytes]:
+    try:
+        body = await client.get_bytes("/markets/orderbooks", [("tickers", ticker) for ticker in tickers])
+    except HttpStatusError as error:
+        if error.status not in _REFUSED:
+            raise
+        if len(tickers) == 1:
+            return {}
+        half = len(tickers) // 2
+        return await _fetch_batch(client, tickers[:half]) | await _fetch_batch(client, tickers[half:])
+    try:
+        elements = _decode_books(body).orderbooks or []
+        named = [(_decode_named(element).ticker, bytes(element)) for element in elements]
+    except msgspec.DecodeError as error:
+        raise VenueError(f"kalshi GET /markets/orderbooks: {error}: {body[:200]!r}") from error
+    wanted = set(tickers)
+    return {ticker: element for ticker, element in named if ticker in wanted}
+
+
+def _records(page: Any, key: str, call: str) -> list[Mapping[str, Any]]:
+    """The objects of a page's list; null is an empty list, anything but an object in it is left out."""
+    if not isinstance(page, Mapping) or not isinstance(page.get(key) or [], list):
+        raise VenueError(f"kalshi {call} answered no object with a list {key!r}: {str(page)[:200]}")
+    return [record for record in page.get(key) or [] if isinstance(record, Mapping)]
