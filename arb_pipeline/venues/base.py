@@ -160,6 +160,13 @@ class Venue(Protocol):
         """A fresh session; nothing is dialled."""
         ...
 
+    def replay_session(self, connection_id: str, settings: Settings, meta: Mapping[str, object]) -> Session:
+        """A session for recorded frames: it takes subscriptions that nobody acknowledged and unknown markets.
+
+        ``meta`` holds the options that the recording was subscribed with (:attr:`Recording.meta`).
+        """
+        ...
+
     def can_stream(self, credentials: Credentials | None) -> bool:
         """Whether the venue's WebSocket can be used with these credentials."""
         ...

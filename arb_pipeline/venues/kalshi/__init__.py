@@ -54,7 +54,7 @@ class Kalshi:
         use_yes_price: bool = False,
         lifecycle: bool = False,
     ) -> KalshiSession:
-        """A fresh session. ``use_yes_price`` is for replaying recordings that were made with it."""
+        """A fresh session."""
         return KalshiSession(
             connection_id,
             settings.kalshi_ws_url,
@@ -63,6 +63,10 @@ class Kalshi:
             use_yes_price=use_yes_price,
             lifecycle=lifecycle,
         )
+
+    def replay_session(self, connection_id: str, settings: Settings, meta: Mapping[str, object]) -> KalshiSession:
+        """A session that reads NO prices as the recording's subscription asked for them."""
+        return self.session(connection_id, settings, use_yes_price=bool(meta.get("use_yes_price")))
 
     def can_stream(self, credentials: Credentials | None) -> bool:
         """Only with credentials: the handshake must be signed, even for public channels."""

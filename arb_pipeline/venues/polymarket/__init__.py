@@ -40,8 +40,17 @@ class Polymarket:
         *,
         accept_unknown: bool = False,
     ) -> PolymarketSession:
-        """A fresh session; with ``accept_unknown`` it takes markets that nobody subscribed (replay)."""
+        """A fresh session; with ``accept_unknown`` it takes markets that nobody subscribed."""
         return PolymarketSession(connection_id, settings.polymarket_ws_url, accept_unknown=accept_unknown)
+
+    def replay_session(
+        self,
+        connection_id: str,
+        settings: Settings,
+        meta: Mapping[str, object],  # noqa: ARG002 - the market channel has no options that change what frames mean
+    ) -> PolymarketSession:
+        """A session that takes markets without a catalogue."""
+        return self.session(connection_id, settings, accept_unknown=True)
 
     def can_stream(self, credentials: Credentials | None) -> bool:  # noqa: ARG002
         """Always: the market channel takes no credentials."""

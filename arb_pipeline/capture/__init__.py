@@ -1,0 +1,1 @@
+"""Frames into rows: live from the venues' sockets, and again from recordings."""

@@ -1,0 +1,128 @@
+"""What a capture or a replay reports."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from arb_pipeline.capture.rows import VenueTotals
+
+__all__ = ["CaptureStatus", "CaptureSummary", "VenueSummary", "summarise"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VenueSummary:
+    """One venue's part.
+
+    Attributes:
+        rows: rows written by table.
+        anomalies, examples: kind of anomaly to count, and to its first example.
+        gap_seconds: time without a trusted book, summed over markets.
+        coverage: share of the window with a live connection, averaged over connections.
+        message: why nothing was captured, or the newest error of the connections; empty if there is none.
+    """
+
+    venue: str
+    frames: int = 0
+    bytes: int = 0
+    rows: Mapping[str, int] = field(default_factory=dict)
+    markets: int = 0
+    connections: int = 0
+    reconnects: int = 0
+    anomalies: Mapping[str, int] = field(default_factory=dict)
+    examples: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    gaps: int = 0
+    gap_seconds: float = 0.0
+    coverage: float = 0.0
+    lag_p50_ms: float | None = None
+    lag_p99_ms: float | None = None
+    message: str = ""
+
+    def metadata(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureStatus:
+    """How far a running capture has come."""
+
+    run_id: str
+    elapsed_s: float
+    venues: Mapping[str, VenueSummary]
+
+    @property
+    def frames(self) -> int:
+        """Frames of all venues."""
+        return sum(venue.frames for venue in self.venues.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureSummary:
+    """What a capture did.
+
+    Attributes:
+        exchange: name of the local exchange that it came from, empty for the real venues.
+        stop_reason: ``window_end``, ``max_seconds``, ``stopped``, ``superseded``, ``nothing_to_capture`` or
+            ``end_of_recording``.
+        key_conflicts: rows that share a key with a row of different content (kept, and worth a look).
+        uncompacted: partitions left as part files, because there was no time to merge them.
+    """
+
+    run_id: str
+    exchange: str
+    stop_reason: str
+    started_at: datetime
+    ended_at: datetime
+    venues: Mapping[str, VenueSummary]
+    key_conflicts: int = 0
+    uncompacted: tuple[str, ...] = ()
+
+    def metadata(self) -> dict[str, Any]:
+        """Plain values, times in ISO format."""
+        return {
+            "run_id": self.run_id,
+            "exchange": self.exchange,
+            "stop_reason": self.stop_reason,
+            "started_at": self.started_at.isoformat(),
+            "ended_at": self.ended_at.isoformat(),
+            "key_conflicts": self.key_conflicts,
+            "uncompacted": list(self.uncompacted),
+            "venues": {name: venue.metadata() for name, venue in self.venues.items()},
+        }
+
+    def to_json(self) -> str:
+        """The same as one line of JSON."""
+        return msgspec.json.encode(self.metadata()).decode()
+
+
+def summarise(
+    venue: str,
+    totals: VenueTotals,
+    *,
+    markets: int | None = None,
+    connections: int,
+    reconnects: int,
+    coverage: float,
+    message: str = "",
+) -> VenueSummary:
+    """A venue's figures; ``markets`` None: those seen."""
+    return VenueSummary(
+        venue=venue,
+        frames=totals.frames,
+        bytes=totals.bytes,
+        rows=dict(sorted(totals.rows.items())),
+        markets=len(totals.markets) if markets is None else markets,
+        connections=connections,
+        reconnects=reconnects,
+        anomalies=dict(sorted(totals.anomalies.items())),
+        examples=dict(sorted(totals.examples.items())),
+        gaps=totals.gaps,
+        gap_seconds=round(totals.gap_ns / 1e9, 3),
+        coverage=round(coverage, 6),
+        lag_p50_ms=totals.lags.percentile_ms(0.5),
+        lag_p99_ms=totals.lags.percentile_ms(0.99),
+        message=message,
+    )

@@ -1,0 +1,34 @@
+"""Which markets to capture when there are more than a capture should hold."""
+
+from collections.abc import Collection, Iterable
+
+from arb_pipeline.model import Market, MarketStatus
+
+__all__ = ["select"]
+
+
+def select(markets: Iterable[Market], limit: int, prefer: Collection[str] = ()) -> list[Market]:
+    """The ``limit`` markets most worth capturing: preferred (matched) ones first, then by volume.
+
+    Only open markets that can be traded count; where a venue trades by token, that means minted tokens. The choice
+    and its order depend on nothing but the arguments.
+    """
+    listed = {(market.venue, market.market_id): market for market in markets}
+    by_token = {market.venue for market in listed.values() if market.yes_token_id}
+    wanted = frozenset(prefer)
+    tradable = [
+        market
+        for market in listed.values()
+        if market.status is MarketStatus.OPEN
+        and (market.venue not in by_token or (market.yes_token_id and market.no_token_id))
+    ]
+    tradable.sort(
+        key=lambda market: (
+            market.market_id not in wanted,
+            -(market.volume_24h or 0),
+            -(market.volume or 0),
+            market.venue,
+            market.market_id,
+        )
+    )
+    return tradable[:limit]
