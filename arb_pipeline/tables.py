@@ -383,7 +383,7 @@ _ALL = (
     ),
     Table(
         name="spreads",
-        doc="Executable gap of a pair at every instant at which one of its two books changed.",
+        doc="Executable gap of a pair at every instant at which one of its tops of book, or the trust in one, changed.",
         columns=(
             _KALSHI,
             _POLYMARKET,

@@ -1,0 +1,76 @@
+"""What is evaluated: a pair of markets and the tables that tell their books."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Literal
+
+import pyarrow as pa
+
+from arb_pipeline.model import Market, MatchStatus, Relation
+from arb_pipeline.tables import table
+
+__all__ = ["Direction", "MarketData", "Pair"]
+
+Direction = Literal["yes_kalshi", "yes_polymarket"]
+"""``yes_kalshi``: buy YES on Kalshi and the opposite on Polymarket; ``yes_polymarket``: the other way round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A Kalshi market and a Polymarket market, and how they relate.
+
+    The proposition of a pair is Kalshi's YES. ``polymarket_yes_index`` is the Polymarket outcome that stands for it:
+    0 when the books speak of the same, 1 when Polymarket's is to be read from the other side.
+
+    Attributes:
+        void_states: exceptional settlement states that the rules allow, each with what the proposition pays on
+            Kalshi and on Polymarket, dollars in [0, 1]; None while nobody has read the rules for them.
+
+    Raises:
+        ValueError: if relation and index contradict each other.
+    """
+
+    kalshi: Market
+    polymarket: Market
+    relation: Relation
+    status: MatchStatus
+    polymarket_yes_index: int = 0
+    void_states: Mapping[str, tuple[Decimal, Decimal]] | None = None
+
+    def __post_init__(self) -> None:
+        wanted = {Relation.EQUIVALENT: 0, Relation.INVERTED: 1}.get(self.relation, self.polymarket_yes_index)
+        if self.polymarket_yes_index not in (0, 1) or self.polymarket_yes_index != wanted:
+            raise ValueError(
+                f"polymarket_yes_index {self.polymarket_yes_index} of {self.kalshi.market_id} / "
+                f"{self.polymarket.market_id} does not fit relation {self.relation.value!r}: "
+                "equivalent goes with 0, inverted with 1"
+            )
+
+    @property
+    def inverted(self) -> bool:
+        """Whether Polymarket's book is to be read from the other side."""
+        return self.polymarket_yes_index == 1
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(Kalshi market id, Polymarket market id)."""
+        return self.kalshi.market_id, self.polymarket.market_id
+
+
+def _empty(name: str) -> pa.Table:
+    return table(name).schema.empty_table()
+
+
+@dataclass(frozen=True)
+class MarketData:
+    """Tables as declared in :mod:`arb_pipeline.tables`, of any markets and in any order.
+
+    For a window [start, end): quotes and book events received in it (earlier ones carry over), and the gaps and
+    sessions that overlap it.
+    """
+
+    quotes: pa.Table = field(default_factory=lambda: _empty("quotes"))
+    book_events: pa.Table = field(default_factory=lambda: _empty("book_events"))
+    book_gaps: pa.Table = field(default_factory=lambda: _empty("book_gaps"))
+    capture_sessions: pa.Table = field(default_factory=lambda: _empty("capture_sessions"))

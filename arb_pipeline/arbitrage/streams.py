@@ -1,0 +1,508 @@
+"""One market's quotes, book changes and trust within a window, as integer arrays in time order.
+
+Prices are 1e-4 dollars, sizes 1e-6 contracts, :data:`NULL` on an empty side. The Polymarket market of an inverted
+pair is turned into the pair's proposition here (:meth:`MarketStream.complemented`) and nowhere else.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from arb_pipeline.arbitrage.intervals import FOREVER, PAST, Intervals, Nanos, union
+from arb_pipeline.arbitrage.pairs import MarketData, Pair
+from arb_pipeline.clock import ns_from_datetime
+from arb_pipeline.model import Market, MarketStatus
+from arb_pipeline.settings import Settings
+from arb_pipeline.units import ONE
+
+__all__ = [
+    "AFTER_CLOSE",
+    "ASK",
+    "CLEAR",
+    "CONNECTION_DOWN",
+    "MARKET_NOT_OPEN",
+    "NOT_IN_SYNC",
+    "NO_SNAPSHOT",
+    "NULL",
+    "STALE_LEG",
+    "TRUST_GUARDS",
+    "BookRows",
+    "MarketStream",
+    "PairStream",
+    "QuoteRows",
+    "load_streams",
+]
+
+NULL = np.iinfo(np.int64).min
+"""Stands for a missing price or size."""
+
+NO_SNAPSHOT = "no_snapshot"
+NOT_IN_SYNC = "not_in_sync"
+CONNECTION_DOWN = "connection_down"
+STALE_LEG = "stale_leg"
+MARKET_NOT_OPEN = "market_not_open"
+AFTER_CLOSE = "after_close"
+
+TRUST_GUARDS = (NO_SNAPSHOT, NOT_IN_SYNC, CONNECTION_DOWN, STALE_LEG, MARKET_NOT_OPEN, AFTER_CLOSE)
+"""Guards that concern one leg at one time, in the order in which they are asked."""
+
+Codes = npt.NDArray[np.int8]
+Flags = npt.NDArray[np.bool_]
+
+_KINDS = {"clear": 0, "snapshot": 1, "delta": 2}
+CLEAR = _KINDS["clear"]
+BID, ASK = 0, 1
+_SIDES = {"bid": BID, "ask": ASK}
+
+_KEYS = ("venue", "market_id", "recv_ns", "ordinal", "connection_id")
+_QUOTE_COLUMNS = ("bid", "bid_size", "ask", "ask_size", "in_sync")
+_BOOK_COLUMNS = ("kind", "side", "price", "size")
+
+_CLOSED = (MarketStatus.CLOSED, MarketStatus.DETERMINED, MarketStatus.SETTLED)
+
+
+@dataclass(frozen=True)
+class QuoteRows:
+    """Tops of one book in time order, the last one of each instant."""
+
+    recv_ns: Nanos
+    bid: Nanos
+    bid_size: Nanos
+    ask: Nanos
+    ask_size: Nanos
+    in_sync: Flags
+
+    def take(self, at: npt.NDArray[np.intp] | slice) -> "QuoteRows":
+        """Some of the rows."""
+        return QuoteRows(
+            self.recv_ns[at], self.bid[at], self.bid_size[at], self.ask[at], self.ask_size[at], self.in_sync[at]
+        )
+
+    def as_of(self, instants: Nanos) -> "QuoteRows":
+        """The last top received by each instant; :data:`NULL` and out of sync before the first."""
+        at = np.searchsorted(self.recv_ns, instants, side="right") - 1
+        seen = at >= 0
+        if not self.recv_ns.size:
+            none = np.full(len(instants), NULL, dtype=np.int64)
+            return QuoteRows(instants, none, none, none, none, seen)
+        bid, bid_size, ask, ask_size = (
+            np.where(seen, column[at], NULL) for column in (self.bid, self.bid_size, self.ask, self.ask_size)
+        )
+        return QuoteRows(instants, bid, bid_size, ask, ask_size, seen & self.in_sync[at])
+
+    def complemented(self) -> "QuoteRows":
+        """The same tops seen from the other outcome."""
+        return replace(
+            self, bid=_complement(self.ask), bid_size=self.ask_size, ask=_complement(self.bid), ask_size=self.bid_size
+        )
+
+
+@dataclass(frozen=True)
+class BookRows:
+    """Changes of one book in time order: ``kind`` 0 clear, 1 snapshot, 2 delta; ``side`` 0 bid, 1 ask."""
+
+    recv_ns: Nanos
+    kind: Codes
+    side: Codes
+    price: Nanos
+    size: Nanos
+
+    def take(self, at: npt.NDArray[np.intp] | slice) -> "BookRows":
+        """Some of the rows."""
+        return BookRows(self.recv_ns[at], self.kind[at], self.side[at], self.price[at], self.size[at])
+
+    def complemented(self) -> "BookRows":
+        """The same changes seen from the other outcome."""
+        return replace(self, side=(1 - self.side).astype(np.int8), price=_complement(self.price))
+
+
+@dataclass(frozen=True)
+class MarketStream:
+    """One market in a window.
+
+    Attributes:
+        distrust: for each of :data:`TRUST_GUARDS` the time in which it does not hold.
+    """
+
+    market: Market
+    quotes: QuoteRows
+    books: BookRows
+    distrust: Mapping[str, Intervals]
+
+    def complemented(self) -> "MarketStream":
+        """The market seen from its other outcome."""
+        return replace(self, quotes=self.quotes.complemented(), books=self.books.complemented())
+
+
+@dataclass(frozen=True)
+class PairStream:
+    """Both markets of a pair, in terms of the pair's proposition."""
+
+    pair: Pair
+    kalshi: MarketStream
+    polymarket: MarketStream
+
+    @classmethod
+    def of(cls, pair: Pair, streams: Mapping[tuple[str, str], MarketStream]) -> "PairStream":
+        """The pair's two streams, Polymarket's turned round if the pair is inverted."""
+        polymarket = streams[pair.polymarket.venue, pair.polymarket.market_id]
+        return cls(
+            pair,
+            streams[pair.kalshi.venue, pair.kalshi.market_id],
+            polymarket.complemented() if pair.inverted else polymarket,
+        )
+
+    @property
+    def legs(self) -> tuple[MarketStream, MarketStream]:
+        """Kalshi, Polymarket."""
+        return self.kalshi, self.polymarket
+
+    @cached_property
+    def trust_edges(self) -> Nanos:
+        """Every instant at which a guard of one leg begins or ceases to hold."""
+        edges = [intervals.edges() for leg in self.legs for intervals in leg.distrust.values()]
+        return np.unique(np.concatenate(edges))
+
+    def ever_gaps(self) -> bool:
+        """Whether either direction ever shows a positive gap between the tops, trusted or not."""
+        kalshi, polymarket = self.kalshi.quotes, self.polymarket.quotes
+        instants = union(kalshi.recv_ns, polymarket.recv_ns)
+        if not kalshi.recv_ns.size or not polymarket.recv_ns.size:
+            return False
+        k, p = kalshi.as_of(instants), polymarket.as_of(instants)
+        return bool(_gaps(k, p).any() or _gaps(p, k).any())
+
+    def distrust(self, times: Nanos) -> tuple[Nanos, dict[int, tuple[str, ...]]]:
+        """For each time a code of the guards that do not hold, and what each code stands for, as ``guard:venue``.
+
+        Code 0, no guard, means that both legs are to be trusted.
+        """
+        codes = np.zeros(len(times), dtype=np.int64)
+        names: list[str] = []
+        for guard in TRUST_GUARDS:
+            for leg in self.legs:
+                codes |= leg.distrust[guard].contains(times).astype(np.int64) << len(names)
+                names.append(f"{guard}:{leg.market.venue}")
+        meaning = {
+            code: tuple(name for bit, name in enumerate(names) if code >> bit & 1)
+            for code in np.flatnonzero(np.bincount(codes)).tolist()
+        }
+        return codes, meaning
+
+
+def load_streams(
+    pairs: Sequence[Pair], data: MarketData, end_ns: int, settings: Settings
+) -> dict[tuple[str, str], MarketStream]:
+    """Cut the tables into one stream per (venue, market id) of the pairs, leaving out rows from ``end_ns`` on."""
+    markets = {(market.venue, market.market_id): market for pair in pairs for market in (pair.kalshi, pair.polymarket)}
+    wanted = pa.array(sorted({market_id for _, market_id in markets}), pa.string())
+    quotes = _Columns(_select(data.quotes.select([*_KEYS, *_QUOTE_COLUMNS]), wanted, end_ns))
+    events = _Columns(_select(data.book_events.select([*_KEYS, *_BOOK_COLUMNS]), wanted, end_ns))
+    quote_rows, book_rows = _quote_rows(quotes.table), _book_rows(events.table)
+    gaps = _gaps_by_market(data.book_gaps)
+    alive = _alive_by_connection(data, settings)
+    streams: dict[tuple[str, str], MarketStream] = {}
+    for key, market in markets.items():
+        tops = _last_of_each_instant(quote_rows.take(quotes.rows(key)))
+        books = _from_first_snapshot(book_rows.take(events.rows(key)))
+        opening = _opening_top(books)
+        if opening is not None and (not tops.recv_ns.size or opening.recv_ns[0] < tops.recv_ns[0]):
+            tops = _concat(opening, tops)
+        spans = _connection_spans([*quotes.connections(key), *events.connections(key)])
+        known_from = min([*tops.recv_ns[:1].tolist(), *books.recv_ns[:1].tolist()], default=FOREVER)
+        open_gaps = _clip_gaps(gaps.get(key, []), spans)
+        down, stale = _connection_doubts(spans, alive)
+        not_open, after_close = _closed_times(market)
+        streams[key] = MarketStream(
+            market,
+            tops,
+            books,
+            {
+                NO_SNAPSHOT: Intervals.of([(PAST, known_from)]),
+                NOT_IN_SYNC: Intervals.of([*open_gaps, *_quote_doubts(tops, open_gaps)]),
+                CONNECTION_DOWN: down,
+                STALE_LEG: stale,
+                MARKET_NOT_OPEN: not_open,
+                AFTER_CLOSE: after_close,
+            },
+        )
+    return streams
+
+
+# --- tables into arrays ------------------------------------------------------------------------------------
+
+
+def fixed_point(column: pa.ChunkedArray) -> Nanos:
+    """A DECIMAL column as the integers behind it; nulls become :data:`NULL`.
+
+    Arrow keeps a decimal128 as 16 bytes little-endian two's complement; every value of the tables fits the low 8.
+    """
+    array = column.combine_chunks()
+    words = np.frombuffer(array.buffers()[1] or b"", dtype="<i8")[0::2][array.offset : array.offset + len(array)]
+    return np.where(pc.is_valid(array).to_numpy(zero_copy_only=False), words, NULL)
+
+
+def _select(table: pa.Table, market_ids: pa.Array, end_ns: int) -> pa.Table:
+    keep = pc.and_(pc.is_in(table["market_id"], value_set=market_ids), pc.less(table["recv_ns"], end_ns))
+    return table if pc.all(keep).as_py() else table.filter(keep)
+
+
+def _encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    """The column as codes into its distinct words; encoding before joining the chunks copies no words."""
+    return column.dictionary_encode().combine_chunks()
+
+
+class _Columns:
+    """A table's rows by (venue, market id), each in the recorder's order, without copying the table."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+        self._recv_ns: Nanos = table["recv_ns"].to_numpy()
+        venues = _encoded(table["venue"])
+        markets = _encoded(table["market_id"])
+        connections = _encoded(table["connection_id"])
+        self._connections = connections.indices.to_numpy(zero_copy_only=False)
+        self._connection_names: list[str] = connections.dictionary.to_pylist()
+        count = max(len(markets.dictionary), 1)
+        codes = venues.indices.to_numpy(zero_copy_only=False) * count + markets.indices.to_numpy(zero_copy_only=False)
+        # Files are sorted by market, so a stable sort of the codes finds long runs; the order within a market is
+        # checked rather than sorted, because it nearly always holds already.
+        by_market = np.argsort(codes, kind="stable")
+        present, starts = np.unique(codes[by_market], return_index=True)
+        ordinals: Nanos = table["ordinal"].to_numpy()
+        self._rows: dict[tuple[str, str], Rows] = {}
+        for code, rows in zip(present.tolist(), np.split(by_market, starts[1:]), strict=False):
+            times, order = self._recv_ns[rows], ordinals[rows]
+            rising = (times[1:] > times[:-1]) | ((times[1:] == times[:-1]) & (order[1:] > order[:-1]))
+            key = venues.dictionary[code // count].as_py(), markets.dictionary[code % count].as_py()
+            self._rows[key] = rows if rising.all() else rows[np.lexsort((order, times))]
+
+    def rows(self, key: tuple[str, str]) -> "Rows":
+        """Positions of a market's rows."""
+        return self._rows.get(key, np.array([], dtype=np.intp))
+
+    def connections(self, key: tuple[str, str]) -> list["Connection"]:
+        """Where the connection changes along a market's rows."""
+        rows = self.rows(key)
+        codes = self._connections[rows]
+        at = np.flatnonzero(np.concatenate((np.ones(min(len(rows), 1), dtype=np.bool_), codes[1:] != codes[:-1])))
+        return [
+            (recv_ns, self._connection_names[code])
+            for recv_ns, code in zip(self._recv_ns[rows[at]].tolist(), codes[at].tolist(), strict=True)
+        ]
+
+
+Rows = npt.NDArray[np.intp]
+
+Connection = tuple[int, str]
+"""From this time on the market's rows came over this connection."""
+
+
+def _book_rows(table: pa.Table) -> BookRows:
+    return BookRows(
+        table["recv_ns"].to_numpy(),
+        _codes(table["kind"], _KINDS),
+        _codes(table["side"], _SIDES),
+        fixed_point(table["price"]),
+        fixed_point(table["size"]),
+    )
+
+
+def _quote_rows(table: pa.Table) -> QuoteRows:
+    bid, bid_size, ask, ask_size = (fixed_point(table[name]) for name in ("bid", "bid_size", "ask", "ask_size"))
+    return QuoteRows(table["recv_ns"].to_numpy(), bid, bid_size, ask, ask_size, table["in_sync"].to_numpy())
+
+
+def _from_first_snapshot(books: BookRows) -> BookRows:
+    """What came before the first snapshot cannot be applied to anything."""
+    clears = np.flatnonzero(books.kind == CLEAR)
+    return books.take(slice(int(clears[0]) if clears.size else len(books.kind), None))
+
+
+def _last_of_each_instant(quotes: QuoteRows) -> QuoteRows:
+    times = quotes.recv_ns
+    return quotes.take(np.flatnonzero(np.append(times[1:] != times[:-1], np.ones(min(len(times), 1), dtype=np.bool_))))
+
+
+def _codes(column: pa.ChunkedArray, names: Mapping[str, int]) -> Codes:
+    """Small integers for the words of a column; -1 for null."""
+    encoded = _encoded(column)
+    words = encoded.dictionary.to_pylist()
+    unknown = [word for word in words if word not in names]
+    if unknown:
+        raise ValueError(f"book_events holds {unknown[0]!r} where one of {', '.join(names)} belongs")
+    lookup = np.array([*(names[word] for word in words), -1], dtype=np.int8)
+    indices = encoded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)
+    return np.asarray(lookup[indices], dtype=np.int8)
+
+
+def _opening_top(books: BookRows) -> QuoteRows | None:
+    """The top of the first snapshot: an hour's opening snapshot is written without a quote."""
+    if not books.recv_ns.size:
+        return None
+    first = books.take(slice(0, int(np.searchsorted(books.recv_ns, books.recv_ns[0], side="right"))))
+    live = (first.kind != CLEAR) & (first.size != 0)
+
+    def best(side: int, pick: np.ufunc) -> tuple[int, int]:
+        at = np.flatnonzero(live & (first.side == side))
+        if not at.size:
+            return NULL, NULL
+        price = int(pick.reduce(first.price[at]))
+        return price, int(first.size[at][first.price[at] == price][-1])
+
+    bid, bid_size, ask, ask_size = (
+        np.array([value], dtype=np.int64) for value in (*best(BID, np.maximum), *best(ASK, np.minimum))
+    )
+    return QuoteRows(first.recv_ns[:1], bid, bid_size, ask, ask_size, np.array([True]))
+
+
+def _concat(first: QuoteRows, second: QuoteRows) -> QuoteRows:
+    return QuoteRows(
+        np.concatenate((first.recv_ns, second.recv_ns)),
+        np.concatenate((first.bid, second.bid)),
+        np.concatenate((first.bid_size, second.bid_size)),
+        np.concatenate((first.ask, second.ask)),
+        np.concatenate((first.ask_size, second.ask_size)),
+        np.concatenate((first.in_sync, second.in_sync)),
+    )
+
+
+def _gaps(yes: QuoteRows, no: QuoteRows) -> Flags:
+    """Where buying the proposition at one top and its opposite at the other leaves something before fees."""
+    positive: Flags = (yes.ask != NULL) & (no.bid != NULL) & (no.bid > yes.ask)
+    return positive
+
+
+def _complement(prices: Nanos) -> Nanos:
+    return np.where(prices == NULL, NULL, ONE - prices)
+
+
+# --- trust -------------------------------------------------------------------------------------------------
+
+Gap = tuple[int, int, str]
+"""(from_ns, to_ns or FOREVER, connection id)."""
+
+Span = tuple[int, int, str]
+"""(start_ns, end_ns, connection id): the time in which a connection is the market's source."""
+
+
+def _gaps_by_market(table: pa.Table) -> dict[tuple[str, str], list[Gap]]:
+    found: dict[tuple[str, str], list[Gap]] = {}
+    for row in table.select(["venue", "market_id", "connection_id", "from_ns", "to_ns"]).to_pylist():
+        to_ns = FOREVER if row["to_ns"] is None else row["to_ns"]
+        found.setdefault((row["venue"], row["market_id"]), []).append((row["from_ns"], to_ns, row["connection_id"]))
+    return found
+
+
+def _connection_spans(changes: Iterable[Connection]) -> list[Span]:
+    """Which connection a market's rows come from over time; the last one goes on."""
+    spans: list[tuple[int, str]] = []
+    for at, name in sorted(changes):
+        if not spans or spans[-1][1] != name:
+            spans.append((at, name))
+    return [(at, end, name) for (at, name), (end, _) in pairwise([*spans, (FOREVER, "")])]
+
+
+def _clip_gaps(gaps: Iterable[Gap], spans: Sequence[Span]) -> list[tuple[int, int]]:
+    """A gap ends at the latest when another connection takes over: that one began with a snapshot of its own."""
+    clipped = []
+    for from_ns, to_ns, connection in gaps:
+        takeover = min((at for at, _, name in spans if at > from_ns and name != connection), default=FOREVER)
+        clipped.append((from_ns, min(to_ns, takeover)))
+    return clipped
+
+
+def _quote_doubts(quotes: QuoteRows, gaps: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Time in which the newest word on the book was a quote out of sync or an impossible top.
+
+    A resync that leaves the top as it was writes no quote; the gap that it closes then is the newer word.
+    """
+    recoveries = np.array(sorted(end for _, end in gaps), dtype=np.int64)
+    known_bid, known_ask = quotes.bid != NULL, quotes.ask != NULL
+    crossed = known_bid & known_ask & (quotes.bid >= quotes.ask)
+    negative = (known_bid & (quotes.bid_size < 0)) | (known_ask & (quotes.ask_size < 0))
+    doubts = []
+    for index in np.flatnonzero(~quotes.in_sync | crossed | negative).tolist():
+        at = int(quotes.recv_ns[index])
+        end = int(quotes.recv_ns[index + 1]) if index + 1 < len(quotes.recv_ns) else FOREVER
+        if not (crossed[index] or negative[index]):
+            after = int(np.searchsorted(recoveries, at))
+            end = min([end, *recoveries[after : after + 1].tolist()])
+        doubts.append((at, end))
+    return doubts
+
+
+@dataclass(frozen=True)
+class _Alive:
+    """When a connection was up, and, for a polled one, when its last answer was young enough."""
+
+    up: Intervals
+    fresh: Intervals | None
+
+
+def _alive_by_connection(data: MarketData, settings: Settings) -> dict[str, _Alive]:
+    """A connection is up between its session's two ends; a polled one is fresh for a while after each answer.
+
+    A pushed connection proves itself by heartbeats that stand in no table: up is fresh, however quiet the book.
+    """
+    ups: dict[str, list[tuple[int, int]]] = {}
+    for row in data.capture_sessions.select(["connection_id", "started_at", "ended_at"]).to_pylist():
+        # Times are cut to microseconds: what came within the last one still came before the end.
+        end = FOREVER if row["ended_at"] is None else ns_from_datetime(row["ended_at"]) + 1_000
+        ups.setdefault(row["connection_id"], []).append((ns_from_datetime(row["started_at"]), end))
+    polls = _polls(data)
+    max_age_ns = round(settings.max_quote_age_s * 1_000_000_000)
+    return {
+        name: _Alive(
+            Intervals.of(intervals),
+            Intervals.of((at, at + max_age_ns) for at in polls[name]) if name in polls else None,
+        )
+        for name, intervals in ups.items()
+    }
+
+
+def _polls(data: MarketData) -> dict[str, list[int]]:
+    """When each polled connection answered. One that ever pushed is no polled one: it asks by REST to resync only."""
+    polls: dict[str, list[int]] = {}
+    pushed: set[str] = set()
+    for table in (data.quotes, data.book_events):
+        polled = pc.equal(table["source"], "rest")
+        pushed |= set(table["connection_id"].filter(pc.invert(polled)).unique().to_pylist())
+        answers = table.select(["connection_id", "recv_ns"]).filter(polled)
+        for row in answers.group_by("connection_id").aggregate([("recv_ns", "distinct")]).to_pylist():
+            polls.setdefault(row["connection_id"], []).extend(row["recv_ns_distinct"])
+    return {name: times for name, times in polls.items() if name not in pushed}
+
+
+def _connection_doubts(spans: Sequence[Span], alive: Mapping[str, _Alive]) -> tuple[Intervals, Intervals]:
+    """(connection down, last poll too old) over the market's own succession of connections, from its first row on."""
+    before = (PAST, spans[0][0] if spans else FOREVER)
+    up, fresh = [before], [before]
+    for start, end, name in spans:
+        connection = alive.get(name)
+        if connection is None:
+            fresh.append((start, end))
+            continue
+        up += connection.up.clip(start, end)
+        fresh += [(start, end)] if connection.fresh is None else connection.fresh.clip(start, end)
+    return Intervals.of(up).complement(), Intervals.of(fresh).complement()
+
+
+def _closed_times(market: Market) -> tuple[Intervals, Intervals]:
+    """(not open, past the scheduled close).
+
+    The status is the catalogue's newest while the time asked about may be earlier: a market that is closed by now was
+    open until its close, if that is known.
+    """
+    closes = FOREVER if market.close_at is None else ns_from_datetime(market.close_at)
+    opens = PAST if market.open_at is None else ns_from_datetime(market.open_at)
+    never = market.status in (MarketStatus.UNOPENED, MarketStatus.PAUSED) or (
+        market.status in _CLOSED and market.close_at is None
+    )
+    return Intervals.of([(PAST, FOREVER if never else opens)]), Intervals.of([(closes, FOREVER)])
