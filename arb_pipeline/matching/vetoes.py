@@ -1,0 +1,420 @@
+"""Compares two propositions slot by slot: what is equal, what is unknown, and what rules a pair out.
+
+A disagreement of two known slots is a veto with a reason. A slot known on one side alone never vetoes: it is missing
+evidence, and may cost weight. Weights add up, so that a score is explained by its comparisons.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any
+
+from arb_pipeline.matching.numbers import Interval
+from arb_pipeline.matching.slots import Direction, Fact, Observation, Slots
+from arb_pipeline.matching.text import fold_spelling, words
+from arb_pipeline.matching.vocabulary import DISTINGUISHING, FUNCTION_WORDS, TOPICLESS, Action
+
+__all__ = ["Comparison", "Outcome", "Verdict", "compare", "ruled_out", "same_name"]
+
+_DAY = timedelta(days=1)
+_START_SURE = timedelta(hours=3)
+_START_MOST = timedelta(hours=6)
+_DEMONYM_ENDINGS = frozenset({"n", "an", "ian", "ean", "ese", "s", "ish", "i", "al", "ional"})
+
+
+class Outcome(StrEnum):
+    """How one slot compares."""
+
+    EQUAL = "equal"
+    UNKNOWN = "unknown"
+    CAVEAT = "caveat"
+    COMPLEMENT = "complement"
+    VETO = "veto"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One line of an explanation: the slot, both facts, how they compare, why, and the weight it adds."""
+
+    slot: str
+    kalshi: Fact[Any] | None
+    polymarket: Fact[Any] | None
+    outcome: Outcome
+    weight: float
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """All comparisons of a pair of propositions."""
+
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def vetoes(self) -> tuple[str, ...]:
+        """Reasons against, ``slot: reason``."""
+        return tuple(f"{item.slot}: {item.reason}" for item in self.comparisons if item.outcome is Outcome.VETO)
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What a person should look at, ``slot: reason``."""
+        return tuple(f"{item.slot}: {item.reason}" for item in self.comparisons if item.outcome is Outcome.CAVEAT)
+
+    @property
+    def complement(self) -> bool:
+        """Whether the one is true exactly when the other is not."""
+        return sum(item.outcome is Outcome.COMPLEMENT for item in self.comparisons) == 1
+
+    @property
+    def score(self) -> float:
+        """Sum of the weights."""
+        return sum(item.weight for item in self.comparisons)
+
+    @property
+    def same_topic(self) -> bool:
+        """Whether subject or topic agree although something else does not."""
+        return any(
+            item.slot in {"subject", "game", "topic"} and item.outcome is Outcome.EQUAL for item in self.comparisons
+        )
+
+
+def ruled_out(kalshi: Slots, polymarket: Slots, *, two_way: bool = False) -> bool:
+    """Whether a typed slot or a pair of names vetoes: the cheap part of :func:`compare`, enough for most candidates."""
+    for slot, check, _ in _CHECKS:
+        first, second = getattr(kalshi, slot), getattr(polymarket, slot)
+        if first is not None and second is not None and check(first.value, second.value)[0] is Outcome.VETO:
+            return True
+    if kalshi.subject is None or polymarket.subject is None:
+        return False
+    return any(item.outcome is Outcome.VETO for item in _who(kalshi, polymarket, two_way=two_way))
+
+
+def compare(kalshi: Slots, polymarket: Slots, *, two_way: bool = False) -> Verdict:
+    """Compare two propositions.
+
+    Args:
+        kalshi: facts of the Kalshi market's YES.
+        polymarket: facts of one Polymarket outcome.
+        two_way: whether the contest that both name has no third result, so that one side's loss is the other's win.
+    """
+    found = [*_typed(kalshi, polymarket), *_who(kalshi, polymarket, two_way=two_way), *_topic(kalshi, polymarket)]
+    if kalshi.affirmative != polymarket.affirmative:
+        found.append(Comparison("polarity", None, None, Outcome.COMPLEMENT, 0.0, "one side is negated"))
+    if kalshi.game is not None or polymarket.game is not None:
+        found.append(Comparison("void", None, None, Outcome.CAVEAT, 0.0, "cancelled and tied contests not compared"))
+    if kalshi.incomplete or polymarket.incomplete:
+        found.append(Comparison("year", None, None, Outcome.UNKNOWN, -4.0, "a date without a year"))
+    if sum(item.outcome is Outcome.COMPLEMENT for item in found) > 1:
+        found.append(Comparison("polarity", None, None, Outcome.VETO, 0.0, "turned round more than once"))
+    return Verdict(tuple(found))
+
+
+Check = tuple[Outcome, float, str]
+"""(outcome, weight, reason)."""
+
+
+def _same(weight: float) -> Callable[[Any, Any], Check]:
+    def check(first: Any, second: Any) -> Check:
+        return (Outcome.EQUAL, weight, "") if first == second else (Outcome.VETO, 0.0, f"{first} is not {second}")
+
+    return check
+
+
+def _shared(weight: float) -> Callable[[frozenset[Any], frozenset[Any]], Check]:
+    def check(first: frozenset[Any], second: frozenset[Any]) -> Check:
+        if first & second:
+            return Outcome.EQUAL, weight, ""
+        return Outcome.VETO, 0.0, f"{_listing(first)} is not {_listing(second)}"
+
+    return check
+
+
+def _nested(weight: float) -> Callable[[frozenset[Any], frozenset[Any]], Check]:
+    def check(first: frozenset[Any], second: frozenset[Any]) -> Check:
+        if first <= second or second <= first:
+            return Outcome.EQUAL, weight, ""
+        return Outcome.VETO, 0.0, f"{_listing(first)} is not {_listing(second)}"
+
+    return check
+
+
+def _listing(values: frozenset[Any]) -> str:
+    return " ".join(sorted(str(value) for value in values))
+
+
+def _interval(first: Interval, second: Interval) -> Check:
+    if first.unit and second.unit and first.unit != second.unit:
+        return Outcome.VETO, 0.0, f"unit {first.unit} is not {second.unit}"
+    if first.same_ends(second):
+        if (first.low_closed, first.high_closed) == (second.low_closed, second.high_closed):
+            return Outcome.EQUAL, 3.0, ""
+        return _boundary(Outcome.CAVEAT, first, second)
+    other = second.complement()
+    if other is not None and first.same_ends(other):
+        exact = (first.low_closed, first.high_closed) == (other.low_closed, other.high_closed)
+        return (Outcome.COMPLEMENT, 2.5, "") if exact else _boundary(Outcome.COMPLEMENT, first, second)
+    if _bps_step(first) == _bps_step(second) is not None:
+        return Outcome.CAVEAT, 2.0, f"equal on a grid of 25 bps: {first} against {second}"
+    return Outcome.VETO, 0.0, f"{first} is not {second}"
+
+
+def _boundary(outcome: Outcome, first: Interval, second: Interval) -> Check:
+    """Ends that differ only in inclusion: nothing on a price quoted finely, a real case on a published percentage."""
+    reason = f"boundary: {first} against {second}"
+    fine = {first.unit, second.unit} <= {"usd", ""}
+    return (outcome, 2.5, reason) if fine else (Outcome.VETO, 0.0, reason)
+
+
+def _bps_step(interval: Interval) -> object:
+    """Rate moves come in steps of 25 bps: "more than 25" is "50 or more" as long as the grid holds."""
+    if interval.unit != "bps" or interval.low is None or interval.high is not None or interval.low % 25:
+        return None
+    return interval.low if interval.low_closed else interval.low + 25
+
+
+def _deadline(first: Any, second: Any) -> Check:
+    gap = abs(first - second)
+    if not gap:
+        return Outcome.EQUAL, 2.0, ""
+    if gap < _DAY:
+        return Outcome.CAVEAT, 1.5, f"deadlines {gap} apart"
+    return Outcome.VETO, 0.0, f"{first:%Y-%m-%d %H:%M} is not {second:%Y-%m-%d %H:%M} UTC"
+
+
+def _window_start(first: Any, second: Any) -> Check:
+    if abs(first - second) < _DAY:
+        return Outcome.EQUAL, 0.5, ""
+    return Outcome.VETO, 0.0, f"counts from {first:%Y-%m-%d}, not from {second:%Y-%m-%d}"
+
+
+def _meeting(first: tuple[int | None, int], second: tuple[int | None, int]) -> Check:
+    if first[1] != second[1]:
+        return Outcome.VETO, 0.0, f"month {first[1]} is not {second[1]}"
+    if first[0] is None or second[0] is None:
+        return Outcome.UNKNOWN, 0.0, "a meeting without a year"
+    return _same(2.0)(first[0], second[0])
+
+
+def _start(first: Any, second: Any) -> Check:
+    gap = abs(first - second)
+    if gap <= _START_SURE:
+        return Outcome.EQUAL, 2.0, ""
+    if gap <= _START_MOST:
+        return Outcome.CAVEAT, 1.0, f"start {gap} apart"
+    return Outcome.VETO, 0.0, f"start {gap} apart"
+
+
+def _observation(first: Observation, second: Observation) -> Check:
+    if first is second:
+        return Outcome.EQUAL, 0.5, ""
+    return Outcome.VETO, 0.0, f"{first.value} is not {second.value}"
+
+
+def _action(first: Action, second: Action) -> Check:
+    return _same(1.5)(first, second)
+
+
+def _direction(first: Direction, second: Direction) -> Check:
+    if {first, second} == {Direction.HOLD, Direction.CHANGE}:
+        return Outcome.COMPLEMENT, 2.0, ""
+    return _same(2.0)(first, second)
+
+
+def _evidence(first: str, second: str) -> Check:
+    return _same(0.25)(first, second)
+
+
+_CHECKS: tuple[tuple[str, Callable[[Any, Any], Check], float], ...] = (
+    ("action", _action, 0.0),
+    ("direction", _direction, -1.0),
+    ("interval", _interval, -2.0),
+    ("observation", _observation, -0.25),
+    ("deadline", _deadline, -0.5),
+    ("window_start", _window_start, 0.0),
+    ("on", _same(2.0), -0.5),
+    ("clock", _same(0.5), 0.0),
+    ("meeting", _meeting, -0.5),
+    ("editions", _shared(1.0), -0.25),
+    ("metric", _same(1.0), -0.5),
+    ("asset", _same(1.5), -0.5),
+    ("source_class", _same(0.5), 0.0),
+    ("station", _nested(0.5), 0.0),
+    ("award", _same(1.0), -0.25),
+    ("period", _same(0.25), -0.5),
+    ("round", _same(0.5), -0.25),
+    ("market_type", _same(0.5), -0.25),
+    ("start", _start, 0.0),
+    ("object", _nested(1.0), -1.0),
+    ("mode", _same(0.25), 0.0),
+    ("evidence", _evidence, 0.0),
+    ("gender", _same(0.25), 0.0),
+    ("format", _same(0.25), 0.0),
+    ("party", _same(0.5), -0.25),
+    ("office", _same(0.5), -0.25),
+    ("competition", _same(1.0), -0.25),
+    ("numbers", _nested(0.5), -0.25),
+)
+"""(slot, comparison of two known values, weight where one side alone knows it)."""
+
+
+def _typed(kalshi: Slots, polymarket: Slots) -> Iterator[Comparison]:
+    for slot, check, missing in _CHECKS:
+        first, second = getattr(kalshi, slot), getattr(polymarket, slot)
+        if first is None and second is None:
+            continue
+        if first is None or second is None:
+            yield Comparison(slot, first, second, Outcome.UNKNOWN, missing)
+            continue
+        outcome, weight, reason = check(first.value, second.value)
+        yield Comparison(slot, first, second, outcome, weight, reason)
+
+
+# --- names --------------------------------------------------------------------------------------------------
+
+
+def same_name(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
+    """Whether one name is the other, shortened: every word of the shorter is in the longer.
+
+    A single letter stands for a word that it begins. Words that make another name of a name ("South", "Jr") must be
+    on both sides or on neither.
+    """
+    short, rest = sorted((list(first), list(second)), key=len)
+    if not short:
+        return False
+    # Letters last, so that the L of "Los Angeles L" is not taken for "Los".
+    for word in sorted(short, key=lambda word: len(word) == 1):
+        partner = next((other for other in rest if _same_word(word, other)), None)
+        if partner is None:
+            return False
+        rest.remove(partner)
+    return not DISTINGUISHING.intersection(rest)
+
+
+def _same_word(first: str, second: str) -> bool:
+    if first == second:
+        return True
+    if len(first) == 1 or len(second) == 1:
+        return first[:1] == second[:1] and not (first.isdigit() or second.isdigit())
+    return fold_spelling(first) == fold_spelling(second)
+
+
+def _who(kalshi: Slots, polymarket: Slots, *, two_way: bool) -> Iterator[Comparison]:
+    game_equal = False
+    if kalshi.game is not None and polymarket.game is not None:
+        game_equal = _same_sides(kalshi.game.value, polymarket.game.value)
+        outcome, weight, reason = (Outcome.EQUAL, 3.0, "") if game_equal else (Outcome.VETO, 0.0, "another contest")
+        yield Comparison("game", kalshi.game, polymarket.game, outcome, weight, reason)
+    first, second = kalshi.subject, polymarket.subject
+    if first is not None and second is not None:
+        if same_name(first.value, second.value):
+            yield Comparison("subject", first, second, Outcome.EQUAL, 4.0)
+        elif game_equal and two_way and "draw" not in (*first.value, *second.value):
+            yield Comparison("subject", first, second, Outcome.COMPLEMENT, 3.0, "the other side of a two-way contest")
+        else:
+            yield Comparison(
+                "subject", first, second, Outcome.VETO, 0.0, f"{' '.join(first.value)} is not {' '.join(second.value)}"
+            )
+    elif first is not None or second is not None:
+        yield _one_subject(kalshi, polymarket, in_game=game_equal)
+
+
+def _one_subject(kalshi: Slots, polymarket: Slots, *, in_game: bool) -> Comparison:
+    """One side names its answer; the other must at least speak of it."""
+    named, other = (kalshi, polymarket) if kalshi.subject is not None else (polymarket, kalshi)
+    assert named.subject is not None
+    first, second = kalshi.subject, polymarket.subject
+    wanted = [word for word in named.subject.value if len(word) > 1]
+    missing = [word for word in wanted if not _found(word, other.title_words)]
+    if in_game or not wanted:
+        # Both sides of the contest are in the title, so that being mentioned does not tell which side is meant.
+        return Comparison("subject", first, second, Outcome.UNKNOWN, -3.0, "which side is meant is not told")
+    if not missing:
+        return Comparison("subject", first, second, Outcome.EQUAL, 3.0)
+    if any(word in DISTINGUISHING for word in missing) or len(missing) == len(wanted):
+        if not any(_spoken(word, other) for word in missing):
+            return Comparison("subject", first, second, Outcome.VETO, 0.0, f"{' '.join(missing)} is not spoken of")
+        return Comparison("subject", first, second, Outcome.UNKNOWN, -1.0)
+    return Comparison("subject", first, second, Outcome.EQUAL, 2.0, f"without {' '.join(missing)}")
+
+
+def _same_sides(first: tuple[tuple[str, ...], ...], second: tuple[tuple[str, ...], ...]) -> bool:
+    straight = same_name(first[0], second[0]) and same_name(first[1], second[1])
+    return straight or (same_name(first[0], second[1]) and same_name(first[1], second[0]))
+
+
+@lru_cache(maxsize=4_096)
+def _by_stem(among: frozenset[str]) -> dict[str, tuple[str, ...]]:
+    """Words by their first three letters: forms of a word share them."""
+    stems: dict[str, list[str]] = defaultdict(list)
+    for word in sorted(among):
+        stems[word[:3]].append(word)
+    return {stem: tuple(found) for stem, found in stems.items()}
+
+
+def _found(word: str, among: frozenset[str]) -> bool:
+    """Whether a word, a spelling of it, its plural or its demonym is among others."""
+    if word in among:
+        return True
+    for other in _by_stem(among).get(word[:3], ()):
+        if fold_spelling(other) == fold_spelling(word):
+            return True
+        short, long = sorted((word, other), key=len)
+        if len(short) >= 4 and long.startswith(short) and long[len(short) :] in _DEMONYM_ENDINGS:
+            return True
+    return False
+
+
+def _spoken(word: str, slots: Slots, *, related: bool = False) -> bool:
+    """Whether any text of a market, its rules included, holds a word."""
+    check = _related if related else _found
+    return any(check(word, words(text)) for text in slots.context)
+
+
+def _related(word: str, among: frozenset[str]) -> bool:
+    """Whether a common word or another form of it is among others."""
+    return _found(word, among) or (
+        len(word) >= 5 and any(other[:5] == word[:5] for other in _by_stem(among).get(word[:3], ()))
+    )
+
+
+def _topic(kalshi: Slots, polymarket: Slots) -> Iterator[Comparison]:
+    """Names and common words that no typed slot reads: each must be found in the other market."""
+    skip = FUNCTION_WORDS | TOPICLESS
+    yield from _coordinated(kalshi, polymarket)
+    lost_first = frozenset(word for word in kalshi.names - skip if not _spoken(word, polymarket))
+    lost_second = frozenset(word for word in polymarket.names - skip if not _spoken(word, kalshi))
+    if lost_first and lost_second:
+        reason = f"{_listing(lost_first)} is not {_listing(lost_second)}"
+        yield Comparison("entity", None, None, Outcome.VETO, 0.0, reason)
+    elif lost_first or lost_second:
+        lost = _listing(lost_first or lost_second)
+        weight = -0.75 * min(3, len(lost_first or lost_second))
+        yield Comparison("entity", None, None, Outcome.UNKNOWN, weight, f"{lost} on one side alone")
+    first = frozenset(word for word in kalshi.topic if not _related(word, polymarket.title_words))
+    second = frozenset(word for word in polymarket.topic if not _related(word, kalshi.title_words))
+    far_first = frozenset(word for word in first if not _spoken(word, polymarket, related=True))
+    far_second = frozenset(word for word in second if not _spoken(word, kalshi, related=True))
+    titled = len(kalshi.topic) + len(polymarket.topic) - len(first) - len(second)
+    # A word that only the other's rules hold is half as good as one in its title.
+    shared = titled + 0.5 * (len(first - far_first) + len(second - far_second))
+    total = len(kalshi.topic) + len(polymarket.topic)
+    if total:
+        outcome = Outcome.EQUAL if shared * 2 >= total else Outcome.UNKNOWN
+        least, most = sorted((len(far_first), len(far_second)))
+        weight = 3.0 * shared / total - 0.75 * least - 0.25 * min(4, most)
+        reason = f"{titled} of {total} words in both titles, {shared:g} with the rules"
+        yield Comparison("topic", None, None, outcome, round(weight, 4), reason)
+
+
+def _coordinated(kalshi: Slots, polymarket: Slots) -> Iterator[Comparison]:
+    """A list of names says all or any of them: leaving one out is another question."""
+    for first, second in ((kalshi, polymarket), (polymarket, kalshi)):
+        there = [any(_found(word, second.title_words) for word in name) for name in first.coordinated]
+        if len(there) > 1 and any(there) and not all(there):
+            missing = " ".join(
+                " ".join(name) for name, found in zip(first.coordinated, there, strict=True) if not found
+            )
+            yield Comparison("entity", None, None, Outcome.VETO, 0.0, f"{missing} is listed on one side alone")

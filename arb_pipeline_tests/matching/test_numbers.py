@@ -1,0 +1,72 @@
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arb_pipeline.matching.numbers import Interval, interval_of, on_grid, quantities
+
+
+def span(
+    low: str | None, high: str | None, unit: str = "", *, low_closed: bool = False, high_closed: bool = False
+) -> Interval:
+    return Interval(
+        None if low is None else Decimal(low), None if high is None else Decimal(high), low_closed, high_closed, unit
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "interval"),
+    [
+        ("above $100k", span("100000", None, "usd")),
+        ("$100,000 or above", span("100000", None, "usd", low_closed=True)),
+        ("at least 3.5%", span("3.5", None, "%", low_closed=True)),
+        ("≥5.0%", span("5", None, "%", low_closed=True)),
+        ("less than 2.5 percent", span(None, "2.5", "%")),
+        ("1.25% or lower", span(None, "1.25", "%", high_closed=True)),
+        ("Cut >25bps", span("25", None, "bps")),
+        ("50+ bps decrease", span("50", None, "bps", low_closed=True)),
+        ("25 basis points", span("25", "25", "bps", low_closed=True, high_closed=True)),
+        ("70-71°F", span("70", "71", "F", low_closed=True, high_closed=True)),
+        ("between $90,000 and $92,000", span("90000", "92000", "usd", low_closed=True, high_closed=True)),
+        ("more than $1.5 trillion", span("1500000000000", None, "usd")),
+        ("-5°F or below", span(None, "-5", "F", high_closed=True)),
+        ("Over 47.5 points", span("48", None, "score", low_closed=True)),
+        ("more than 35 wins", span("36", None, "wins", low_closed=True)),
+    ],
+)
+def test_a_comparator_draws_an_exact_interval(text: str, interval: Interval) -> None:
+    assert interval_of(text) == interval
+
+
+@pytest.mark.parametrize(
+    "text", ["the 119th Congress", "NY-12", "H.R. 22", "by June 30, 2026", "at 5:30 PM ET", "Thunder 7"]
+)
+def test_numbers_without_unit_or_comparator_draw_none(text: str) -> None:
+    assert interval_of(text) is None
+
+
+def test_dates_times_and_ordinals_are_no_quantities() -> None:
+    assert [quantity.value for quantity in quantities("1st of 3 on Dec 31, 2026 at 5pm EST")] == [3]
+
+
+def test_reaching_a_level_is_a_touch() -> None:
+    up, down = interval_of("reach $95,000"), interval_of("dip to $80k")
+    assert up is not None
+    assert down is not None
+    assert (up.touch, up.low, down.touch, down.high) == (True, Decimal(95_000), True, Decimal(80_000))
+
+
+def test_a_listed_strike_of_ninety_nine_cents_is_the_round_number() -> None:
+    assert on_grid(span("99999.99", None)) == span("100000", None, low_closed=True)
+
+
+@given(st.integers(0, 10**6), st.booleans())
+def test_whole_metrics_have_one_form(value: int, closed: bool) -> None:
+    strict = span(str(value), None, "wins", low_closed=False)
+    assert on_grid(strict) == on_grid(span(str(value + 1), None, "wins", low_closed=True))
+    one_sided = span(str(value), None, "usd", low_closed=closed)
+    other = one_sided.complement()
+    assert other is not None
+    assert other.complement() == one_sided
+    assert other.high_closed is not closed
