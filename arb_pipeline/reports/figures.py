@@ -114,9 +114,10 @@ class PairSeries:
             )
             for row in opportunities.select(["direction", "opened_at", "closed_at", "accepted"]).to_pylist()
         ]
+        first_ns, last_ns = _known_span(drawn, gaps, keep, ns_from_datetime(start), end_ns)
         return cls(
-            ns_from_datetime(start),
-            end_ns,
+            first_ns,
+            last_ns,
             drawn["recv_ns"].to_numpy(),
             {name: values[keep] for name, values in gaps.items()},
             {name: _break_even(drawn, name, fees) for name in DIRECTIONS},
@@ -135,6 +136,20 @@ class PairSeries:
         row = spreads.slice(pc.index(best, top).as_py(), 1).to_pylist()[0]
         key = row["kalshi_market_id"], row["polymarket_market_id"]
         return cls.of(rows_of_pair(spreads, key), rows_of_pair(opportunities, key), start, end)
+
+
+def _known_span(
+    drawn: pa.Table, gaps: dict[Direction, Floats], keep: list[int], start_ns: int, end_ns: int
+) -> tuple[int, int]:
+    """The part of a window that has something to show: a minute in a day of nothing would be a hair."""
+    if not drawn.num_rows:
+        return start_ns, end_ns
+    times = drawn["recv_ns"].to_numpy()
+    known = np.flatnonzero(np.isfinite(np.array([values[keep] for values in gaps.values()])).any(axis=0))
+    if not known.size:
+        return start_ns, end_ns
+    after = int(known[-1]) + 1
+    return max(start_ns, int(times[known[0]])), min(end_ns, int(times[after])) if after < len(times) else end_ns
 
 
 def in_order(rows: pa.Table, name: str) -> pa.Table:
