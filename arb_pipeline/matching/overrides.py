@@ -5,7 +5,7 @@ A decision holds for the two rules texts that the person read. When either chang
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -27,7 +27,7 @@ __all__ = [
     "Verdict",
     "VoidState",
     "load_overrides",
-    "save_decision",
+    "save_decisions",
 ]
 
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -139,15 +139,15 @@ def load_overrides(path: Path) -> Overrides:
     return _parse(text, path)
 
 
-def save_decision(path: Path, decision: Decision) -> None:
-    """Append a decision, keeping what the file holds, comments included, and the file valid at any time.
+def save_decisions(path: Path, decisions: Iterable[Decision]) -> None:
+    """Append decisions, keeping what the file holds, comments included, and the file valid at any time.
 
     Raises:
-        OverrideError: if the file is not valid, or would not be with the decision; it is left as it was.
+        OverrideError: if the file is not valid, or would not be with the decisions; it is left as it was.
     """
     before = path.read_text(encoding="utf-8") if path.exists() else ""
-    body = decision.model_dump(mode="json", exclude_defaults=True) | {"at": decision.at}
-    entry = yaml.safe_dump([body], sort_keys=False, allow_unicode=True, width=110)
+    bodies = [decision.model_dump(mode="json", exclude_defaults=True) | {"at": decision.at} for decision in decisions]
+    entry = yaml.safe_dump(bodies, sort_keys=False, allow_unicode=True, width=110) if bodies else ""
     separator = "" if not before or before.endswith("\n") else "\n"
     text = f"{before}{separator}{entry}"
     _parse(before, path)

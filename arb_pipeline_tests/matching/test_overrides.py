@@ -6,7 +6,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from arb_pipeline.matching.overrides import Decision, OverrideError, Overrides, load_overrides, save_decision
+from arb_pipeline.matching.overrides import Decision, OverrideError, Overrides, load_overrides, save_decisions
 from arb_pipeline.model import Relation
 
 HASH = "a" * 64
@@ -98,22 +98,22 @@ def test_one_pair_is_decided_once_and_refusals_may_share_markets(path: Path) -> 
 
 
 def test_saving_appends_and_keeps_comments(path: Path) -> None:
-    save_decision(path, Decision.model_validate(entry()))
+    save_decisions(path, [Decision.model_validate(entry())])
     path.write_text("# ours\n" + path.read_text(encoding="utf-8").rstrip("\n"), encoding="utf-8")
     second = Decision.model_validate(
         entry(kalshi="KXB", polymarket={"condition_id": "0xcd", "yes_token_index": 1}, verdict="inverted")
     )
-    save_decision(path, second)
+    save_decisions(path, [second])
     assert path.read_text(encoding="utf-8").startswith("# ours\n")
     assert [decision.kalshi for decision in load_overrides(path)] == ["KXA", "KXB"]
     assert load_overrides(path).decisions[1] == second
 
 
 def test_a_conflicting_decision_leaves_the_file_as_it_was(path: Path) -> None:
-    save_decision(path, Decision.model_validate(entry()))
+    save_decisions(path, [Decision.model_validate(entry())])
     before = path.read_bytes()
     with pytest.raises(OverrideError):
-        save_decision(path, Decision.model_validate(entry(kalshi="KXB")))
+        save_decisions(path, [Decision.model_validate(entry(kalshi="KXB"))])
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
 
