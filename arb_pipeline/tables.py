@@ -509,15 +509,14 @@ def describe() -> str:
     ]
     layout = {Partitioning.HOUR: "date=/hour=", Partitioning.DATE: "date=", Partitioning.CURRENT: ""}
     for declared in _ALL:
-        folders = ("venue=/" if declared.by_venue else "") + layout[declared.partitioning]
+        path = f"{declared.name}/{'venue=/' if declared.by_venue else ''}{layout[declared.partitioning]}".rstrip("/")
         lines += [
             "",
             f"## {declared.name}",
             "",
             declared.doc,
             "",
-            f"Folder `{f'{declared.name}/{folders}'.rstrip('/')}`"
-            f" · key ({', '.join(declared.key)}) · sorted by ({', '.join(declared.sort)})",
+            f"Folder `{path}` · key ({', '.join(declared.key)}) · sorted by ({', '.join(declared.sort)})",
             "",
             "| column | type | null | meaning |",
             "| --- | --- | --- | --- |",

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from arb_pipeline.errors import ArbError
 from arb_pipeline.model import Relation
 
 __all__ = [
@@ -35,7 +36,7 @@ _Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 _Payout = Annotated[Decimal, Field(ge=0, le=1)]
 
 
-class OverrideError(ValueError):
+class OverrideError(ArbError, ValueError):
     """The overrides file cannot be used; the message names the file, the entry, the field and the remedy."""
 
 

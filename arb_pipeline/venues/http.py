@@ -12,6 +12,8 @@ import msgspec
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_exponential, wait_random
 
+from arb_pipeline.errors import ArbError
+
 __all__ = ["HttpStatusError", "RestClient", "TransientHttpError"]
 
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -21,7 +23,7 @@ _BODY_EXCERPT = 300
 Params = Mapping[str, Any] | Sequence[tuple[str, Any]]
 
 
-class HttpStatusError(Exception):
+class HttpStatusError(ArbError):
     """A request was answered with an error; ``status`` is the HTTP status, ``body`` the beginning of the answer."""
 
     def __init__(self, method: str, url: str, status: int, body: str) -> None:

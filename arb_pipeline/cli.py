@@ -1,0 +1,379 @@
+"""``arb``: one verb per job.
+
+Results go to standard output, progress and messages to standard error, so that ``--json`` can be piped. Exit codes:
+0 done, 1 it did not work out (the message says why), 2 wrong usage, 130 stopped by a signal.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from arb_pipeline import __version__
+from arb_pipeline.errors import ArbError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from arb_pipeline.capture.summary import CaptureSummary
+    from arb_pipeline.settings import Settings
+    from arb_pipeline.storage.lake import Lake
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="arb",
+    help="Kalshi and Polymarket: discover, capture, match, and report arbitrage that would really have paid.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+match_app = typer.Typer(help="Pair the markets of both venues.", invoke_without_command=True)
+app.add_typer(match_app, name="match")
+
+out = Console()
+err = Console(stderr=True)
+
+VenueOption = Annotated[list[str] | None, typer.Option(help="only this venue; repeatable")]
+HoursOption = Annotated[float, typer.Option(min=0.01, help="how far back to look, hours")]
+LakeOption = Annotated[str | None, typer.Option("--lake", help="root of the lake; default: ARB_LAKE or ./lake")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document instead of tables")]
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="print the version")] = False,
+) -> None:
+    if version:
+        out.print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def discover(
+    venue: VenueOption = None,
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch the catalogues of the venues into the tables events and markets."""
+    from arb_pipeline import pipeline
+
+    settings, store = _open(lake)
+    with _progress() as step:
+        found = {name: asyncio.run(pipeline.discover(name, settings, store, step)) for name in _venues(settings, venue)}
+    if as_json:
+        _emit_json({name: asdict(one) for name, one in found.items()})
+    for name, one in () if as_json else found.items():
+        out.print(f"{name}: {one.rows['events']:,} events, {one.rows['markets']:,} markets", highlight=False)
+
+
+@app.command()
+def capture(
+    venue: VenueOption = None,
+    max_seconds: Annotated[float | None, typer.Option(help="stop after so long; default: run until Ctrl-C")] = None,
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Capture live order books. Ctrl-C flushes and stops."""
+    from arb_pipeline import pipeline
+
+    settings, store = _open(lake, max_seconds=max_seconds)
+    with _progress() as step:
+        summary = pipeline.capture(settings, store, _venues(settings, venue), step)
+    _emit_summary(summary, as_json)
+
+
+@app.command()
+def replay(
+    recording: Annotated[Path, typer.Argument(help="folder in the recording format")],
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn a recording into the tables that a live capture of it would have written."""
+    from arb_pipeline.capture.replay import replay as run
+    from arb_pipeline.recordings import Recording
+
+    settings, store = _open(lake)
+    with _progress() as step:
+        summary = run(Recording.open(recording), store, settings, step)
+    _emit_summary(summary, as_json)
+
+
+@app.command()
+def exchange(
+    recording: Annotated[Path | None, typer.Option(help="serve this recording; default: a generated market")] = None,
+    port: Annotated[int, typer.Option(help="0 takes a free one")] = 0,
+    speed: Annotated[float, typer.Option(min=0.01, help="playback seconds per second")] = 1.0,
+    seed: Annotated[int, typer.Option(help="seed of the generated market")] = 7,
+    events: Annotated[int, typer.Option(min=60, help="events per venue of the generated market")] = 64,
+) -> None:
+    """Serve both venues' protocols on 127.0.0.1; prints one JSON line when ready."""
+    from arb_pipeline.exchange import GeneratedSource, RecordingSource, run_forever
+    from arb_pipeline.recordings import Recording
+
+    source = RecordingSource(Recording.open(recording)) if recording else GeneratedSource(seed=seed, events=events)
+    asyncio.run(run_forever(source, port=port, speed=speed))
+
+
+@match_app.callback()
+def match(context: typer.Context, lake: LakeOption = None, as_json: JsonOption = False) -> None:
+    """Pair the discovered markets; writes market_matches and match_review."""
+    if context.invoked_subcommand:
+        return
+    import pyarrow.compute as pc
+
+    from arb_pipeline import pipeline
+    from arb_pipeline.model import MatchStatus
+
+    settings, store = _open(lake)
+    with _progress() as step:
+        step("matching", 0)
+        matches = pipeline.match_markets(settings, store).matches_table()
+    if as_json:
+        _emit_json(matches.to_pylist())
+    else:
+        proposed = matches.filter(pc.not_equal(matches["status"], MatchStatus.REJECTED.value))
+        _emit_table(proposed, "Pairs", ("kalshi_market_id", "polymarket_market_id", "relation", "status", "score"))
+        out.print(f"{matches.num_rows - proposed.num_rows:,} look-alikes were refused; see market_matches.vetoes.")
+
+
+@match_app.command("evaluate")
+def match_evaluate(
+    file: Annotated[Path, typer.Argument(help="labelled pairs, JSON lines")], as_json: JsonOption = False
+) -> None:
+    """Measure the matcher on labelled pairs."""
+    from arb_pipeline.matching.evaluation import evaluate_file
+
+    measured = evaluate_file(file).to_json()
+    if as_json:
+        _emit_json(measured)
+    else:
+        out.print_json(json.dumps({key: value for key, value in measured.items() if key != "pairs"}))
+
+
+@app.command()
+def spreads(
+    hours: HoursOption = 24.0,
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Evaluate what was captured; print the newest spread of every pair, and the opportunities."""
+    from arb_pipeline import pipeline
+    from arb_pipeline.console import spread_grid
+
+    settings, store = _open(lake)
+    end = settings.clock.now()
+    start = end - timedelta(hours=hours)
+    with _progress() as step:
+        opportunities = pipeline.evaluate_hours(settings, store, start, end, step)
+    newest = pipeline.newest_spreads(settings, store, start, end)
+    if as_json:
+        _emit_json({"spreads": newest, "opportunities": opportunities.to_pylist()})
+        return
+    out.print(spread_grid(newest))
+    _emit_table(opportunities, "Opportunities", _OPPORTUNITY_COLUMNS)
+
+
+@app.command()
+def report(
+    hours: HoursOption = 24.0,
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Evaluate what was captured, and write the HTML report with its tables."""
+    from arb_pipeline import pipeline
+
+    settings, store = _open(lake)
+    end = settings.clock.now()
+    start = end - timedelta(hours=hours)
+    with _progress() as step:
+        pipeline.evaluate_hours(settings, store, start, end, step)
+        files = pipeline.report(settings, store, start, end).files
+    if as_json:
+        _emit_json({"report": str(files.html)})
+    else:
+        out.print(f"Report: {files.html}", soft_wrap=True)
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="DuckDB SQL over the lake's tables")],
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+    csv: Annotated[bool, typer.Option("--csv", help="print CSV")] = False,
+) -> None:
+    """Query the lake."""
+    import duckdb
+
+    from arb_pipeline.storage.query import connect
+
+    _, store = _open(lake)
+    try:
+        result: pa.Table = connect(store).execute(query).to_arrow_table()
+    except duckdb.Error as error:
+        raise ArbError(f"the query failed: {error}") from error
+    if csv:
+        result.to_pandas().to_csv(sys.stdout, index=False)
+    elif as_json:
+        _emit_json(result.to_pylist())
+    else:
+        _emit_table(result, "")
+
+
+@app.command()
+def demo(  # noqa: PLR0917 - typer makes options of parameters
+    recording: Annotated[Path | None, typer.Option(help="run on this recording; default: a generated market")] = None,
+    seconds: Annotated[float, typer.Option(min=5, help="length of the capture")] = 60.0,
+    seed: Annotated[int, typer.Option(help="seed of the generated market")] = 7,
+    speed: Annotated[float, typer.Option(min=0.01, help="playback seconds per second")] = 1.0,
+    home: Annotated[Path, typer.Option(help="folder of the demo's lake, report and runs; made anew")] = Path(".demo"),
+    as_json: JsonOption = False,
+) -> None:
+    """Run the whole pipeline on the local exchange, in about two minutes, and say where to look."""
+    from arb_pipeline.demo import run_demo
+
+    outcome = run_demo(home, recording, seconds, seed=seed, speed=speed, console=err)
+    if as_json:
+        _emit_json(outcome.summary())
+    else:
+        outcome.print(out)
+    if outcome.false_equivalent:
+        raise ArbError(f"{len(outcome.false_equivalent)} look-alikes were called equivalent")
+
+
+@app.command()
+def up(
+    home: Annotated[Path | None, typer.Option(help="DAGSTER_HOME; .demo shows the demo's runs")] = None,
+    port: Annotated[int, typer.Option(help="port of the web page")] = 3000,
+    capture_on: Annotated[bool, typer.Option("--capture/--no-capture", help="capture while it is up")] = True,
+) -> None:
+    """Dagster UI and daemon, with live capture switched on. Ctrl-C stops all of it."""
+    from arb_pipeline.defs.home import up as run
+    from arb_pipeline.demo import use_demo_settings
+
+    if home is not None:
+        home = use_demo_settings(home)
+    code = run(home, port=port, capture=capture_on, on_step=lambda step: err.print(step, highlight=False))
+    raise typer.Exit(code)
+
+
+_OPPORTUNITY_COLUMNS = (
+    "kalshi_market_id",
+    "polymarket_market_id",
+    "direction",
+    "opened_at",
+    "size",
+    "net",
+    "roi",
+    "match_status",
+    "accepted",
+    "reasons",
+)
+_ROWS_SHOWN = 50
+_CELL_WIDTH = 44
+
+
+def _open(lake: str | None, **overrides: Any) -> "tuple[Settings, Lake]":
+    from pydantic import ValidationError
+
+    from arb_pipeline.settings import Settings
+    from arb_pipeline.storage.lake import Lake
+
+    given = {"lake": lake, **overrides}
+    try:
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors())
+        raise ArbError(f"settings: {problems}") from error
+    return settings, Lake(settings.lake, settings.exchange_name)
+
+
+@contextmanager
+def _progress() -> "Iterator[Callable[[str, int], None]]":
+    """A line for every step of a job, on standard error."""
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TextColumn("{task.completed:,}"),
+        TimeElapsedColumn(),
+        console=err,
+    ) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def step(name: str, done: int) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=None)
+            bar.update(tasks[name], completed=done)
+
+        yield step
+
+
+def _venues(settings: "Settings", given: list[str] | None) -> list[str]:
+    """The venues that a command is about.
+
+    Raises:
+        ArbError: if one of them does not exist.
+    """
+    from arb_pipeline.venues import VENUES
+
+    names = given or list(settings.capture_venues)
+    if unknown := [name for name in names if name not in VENUES]:
+        raise ArbError(f"no venue {unknown[0]!r}; there are {', '.join(VENUES)}")
+    return names
+
+
+def _emit_summary(summary: "CaptureSummary", as_json: bool) -> None:
+    if as_json:
+        _emit_json(summary.metadata())
+        return
+    for name, figures in summary.venues.items():
+        rows = ", ".join(f"{count:,} {table}" for table, count in figures.rows.items() if count)
+        out.print(f"{name}: {figures.frames:,} frames of {figures.markets:,} markets; {rows}", highlight=False)
+        if figures.message:
+            out.print(f"  {escape(figures.message)}", highlight=False)
+        for kind, count in figures.anomalies.items():
+            detail = figures.examples.get(kind, {}).get("detail", "")
+            out.print(f"  {kind}: {count:,}, for example {escape(str(detail))}", highlight=False)
+    out.print(f"ended: {summary.stop_reason}", highlight=False)
+
+
+def _emit_table(table: "pa.Table", title: str, columns: Sequence[str] | None = None) -> None:
+    """Print the first rows of a table."""
+    names = list(columns or table.column_names)
+    grid = Table(title=f"{title} ({table.num_rows:,})" if title else None, title_justify="left")
+    for name in names:
+        grid.add_column(name, overflow="fold", max_width=_CELL_WIDTH)
+    for row in table.select(names).slice(0, _ROWS_SHOWN).to_pylist():
+        grid.add_row(*("" if value is None else str(value) for value in row.values()))
+    out.print(grid)
+    if table.num_rows > _ROWS_SHOWN:
+        out.print(f"… {table.num_rows - _ROWS_SHOWN:,} more rows")
+
+
+def _emit_json(document: object) -> None:
+    sys.stdout.write(json.dumps(document, default=str) + "\n")
+
+
+def main() -> None:
+    """Entry point of the console script: errors that are the user's to mend become one line on standard error."""
+    import httpx
+
+    try:
+        app()
+    except httpx.TransportError as error:
+        err.print(f"[bold red]error:[/] no answer from the venue: {escape(repr(error))}", soft_wrap=True)
+        sys.exit(1)
+    except ArbError as error:
+        err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        sys.exit(1)

@@ -1,0 +1,41 @@
+"""What ``workspace.yaml`` loads. Loading reads settings and dials nobody."""
+
+import dagster as dg
+
+from arb_pipeline.defs.arbitrage.assets import arbitrage_assets
+from arb_pipeline.defs.automation import jobs, schedules, sensors
+from arb_pipeline.defs.capture.assets import capture_assets
+from arb_pipeline.defs.describe import exchange_tags
+from arb_pipeline.defs.discovery.assets import VENUES, combined_assets, venue_catalogue
+from arb_pipeline.defs.matching.assets import matching_assets
+from arb_pipeline.defs.resources import pipeline_resource
+from arb_pipeline.settings import Settings
+
+__all__ = ["build", "defs"]
+
+
+def build(settings: Settings) -> dg.Definitions:
+    """The whole project. Of the settings, only names and intervals enter; assets read theirs when they run."""
+    tags = exchange_tags(settings.exchange_name)
+    all_jobs = jobs(settings, tags)
+    return dg.Definitions(
+        assets=[
+            *(venue_catalogue(venue, tags) for venue in VENUES),
+            *combined_assets(tags),
+            capture_assets(tags),
+            matching_assets(tags),
+            *arbitrage_assets(tags),
+        ],
+        jobs=all_jobs,
+        schedules=schedules(all_jobs),
+        sensors=sensors(settings, all_jobs, tags),
+        resources={"pipeline": pipeline_resource},
+        # Steps share one process: starting one per step would take longer than most steps do.
+        executor=dg.in_process_executor,
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """The project under this process's settings."""
+    return build(Settings())

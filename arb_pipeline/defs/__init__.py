@@ -1,0 +1,1 @@
+"""Dagster: assets by group, checks beside their assets, jobs, schedules, sensors. Thin wiring, no computing."""

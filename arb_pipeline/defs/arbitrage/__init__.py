@@ -1,0 +1,1 @@
+"""Arbitrage: spreads and opportunities by hour, and the report."""

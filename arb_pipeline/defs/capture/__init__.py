@@ -1,0 +1,1 @@
+"""Capture: one Dagster run per hour and shard, kept alive by a sensor."""

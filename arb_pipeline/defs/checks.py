@@ -1,0 +1,147 @@
+"""Checks of what an asset has just written. They run inside the producing asset, on the partition it wrote."""
+
+from datetime import datetime
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from arb_pipeline.clock import ns_from_datetime
+from arb_pipeline.model import MatchStatus, Relation
+from arb_pipeline.tables import table
+
+__all__ = [
+    "check_spec",
+    "gap_share",
+    "gap_share_of",
+    "in_order",
+    "keys_unique",
+    "not_crossed",
+    "not_empty",
+    "one_to_one",
+]
+
+MAX_CROSSED_SHARE = 0.01
+MAX_GAP_SHARE = 0.05
+
+_DESCRIPTIONS = {
+    "keys_unique": "No two rows share a key.",
+    "not_empty": "There is at least one row.",
+    "in_order": "Within a connection the recorder's order is the order of receipt.",
+    "not_crossed": "Hardly any trusted quote has its bid at or above its ask.",
+    "gap_share": "The time in which books were not to be trusted is a small part of the time captured.",
+    "one_to_one": "No market stands in two accepted pairs.",
+}
+
+
+def check_spec(name: str, asset: dg.AssetKey, *, blocking: bool = False) -> dg.AssetCheckSpec:
+    """The specification of one of the checks below on an asset."""
+    return dg.AssetCheckSpec(name, asset=asset, description=_DESCRIPTIONS[name], blocking=blocking)
+
+
+def keys_unique(asset: dg.AssetKey, rows: pa.Table, table_name: str) -> dg.AssetCheckResult:
+    """No two rows share the table's key."""
+    key = list(table(table_name).key)
+    distinct = rows.select(key).group_by(key).aggregate([]).num_rows
+    doubled = rows.num_rows - distinct
+    return dg.AssetCheckResult(
+        passed=doubled == 0,
+        asset_key=asset,
+        check_name="keys_unique",
+        metadata={"rows": rows.num_rows, "doubled": doubled, "key": ", ".join(key)},
+    )
+
+
+def not_empty(asset: dg.AssetKey, rows: pa.Table) -> dg.AssetCheckResult:
+    """There is at least one row."""
+    return dg.AssetCheckResult(
+        passed=rows.num_rows > 0, asset_key=asset, check_name="not_empty", metadata={"rows": rows.num_rows}
+    )
+
+
+def in_order(asset: dg.AssetKey, rows: pa.Table) -> dg.AssetCheckResult:
+    """Sorted by ordinal within a connection, receive times never step back."""
+    ordered = rows.select(["connection_id", "ordinal", "recv_ns"]).sort_by(
+        [("connection_id", "ascending"), ("ordinal", "ascending")]
+    )
+    backwards = 0
+    if ordered.num_rows > 1:
+        steps = np.diff(ordered["recv_ns"].to_numpy())
+        connection = pc.dictionary_encode(ordered["connection_id"].combine_chunks()).indices.to_numpy()
+        backwards = int(((steps < 0) & (np.diff(connection) == 0)).sum())
+    return dg.AssetCheckResult(
+        passed=backwards == 0,
+        asset_key=asset,
+        check_name="in_order",
+        metadata={"rows": rows.num_rows, "steps_back": backwards},
+    )
+
+
+def not_crossed(asset: dg.AssetKey, quotes: pa.Table) -> dg.AssetCheckResult:
+    """Real books cross for a frame and heal; a larger share means that they are put together wrongly."""
+    trusted = quotes.filter(quotes["in_sync"])
+    crossed = trusted.filter(pc.greater_equal(trusted["bid"], trusted["ask"])).num_rows
+    share = crossed / trusted.num_rows if trusted.num_rows else 0.0
+    return dg.AssetCheckResult(
+        passed=share <= MAX_CROSSED_SHARE,
+        asset_key=asset,
+        check_name="not_crossed",
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"trusted_quotes": trusted.num_rows, "crossed": crossed, "share": share, "limit": MAX_CROSSED_SHARE},
+    )
+
+
+def gap_share_of(gaps: pa.Table, markets: int, start: datetime, end: datetime) -> float:
+    """Share of market-time in [start, end) that lies in a gap; overlapping gaps of a market count once."""
+    first, last = ns_from_datetime(start), ns_from_datetime(end)
+    if not markets or last <= first:
+        return 0.0
+    spans: dict[str, list[tuple[int, int]]] = {}
+    for market, begin, stop in zip(
+        gaps["market_id"].to_pylist(), gaps["from_ns"].to_pylist(), gaps["to_ns"].to_pylist(), strict=True
+    ):
+        inside = max(begin, first), min(last if stop is None else stop, last)
+        if inside[0] < inside[1]:
+            spans.setdefault(market, []).append(inside)
+    return sum(_union_ns(of_market) for of_market in spans.values()) / (markets * (last - first))
+
+
+def _union_ns(spans: list[tuple[int, int]]) -> int:
+    total, reached = 0, 0
+    for begin, stop in sorted(spans):
+        total += max(0, stop - max(begin, reached))
+        reached = max(reached, stop)
+    return total
+
+
+def gap_share(asset: dg.AssetKey, gaps: pa.Table, markets: int, start: datetime, end: datetime) -> dg.AssetCheckResult:
+    """The share of untrusted market-time of a capture is small."""
+    share = gap_share_of(gaps, markets, start, end)
+    return dg.AssetCheckResult(
+        passed=share <= MAX_GAP_SHARE,
+        asset_key=asset,
+        check_name="gap_share",
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"gaps": gaps.num_rows, "markets": markets, "share": share, "limit": MAX_GAP_SHARE},
+    )
+
+
+def one_to_one(asset: dg.AssetKey, matches: pa.Table) -> dg.AssetCheckResult:
+    """Of the pairs that count as arbitrage, each market stands in one."""
+    counted = matches.filter(
+        pc.and_(
+            pc.is_in(matches["status"], pa.array([MatchStatus.AUTO, MatchStatus.APPROVED])),
+            pc.is_in(matches["relation"], pa.array([Relation.EQUIVALENT, Relation.INVERTED])),
+        )
+    )
+    doubled = {
+        side: counted.num_rows - pc.count_distinct(counted[side]).as_py()
+        for side in ("kalshi_market_id", "polymarket_market_id")
+    }
+    return dg.AssetCheckResult(
+        passed=not any(doubled.values()),
+        asset_key=asset,
+        check_name="one_to_one",
+        metadata={"accepted": counted.num_rows, **doubled},
+    )

@@ -1,0 +1,1 @@
+"""Discovery: both venues' catalogues, and one view across them."""

@@ -1,0 +1,460 @@
+"""The demo: the whole pipeline on the local exchange, and what it found beside what the exchange says is true.
+
+The exchange runs in a process of its own, as the venues do. Everything the demo makes (lake, decisions, report,
+Dagster's runs) lies in one folder, apart from the real thing, with the exchange's name in every file.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import IO, Any
+
+import httpx
+from dotenv import load_dotenv
+from rich.console import Console
+from rich.table import Table
+
+from arb_pipeline.clock import ns_from_datetime
+from arb_pipeline.console import spread_grid
+from arb_pipeline.errors import ArbError
+from arb_pipeline.model import MatchStatus, Relation
+from arb_pipeline.recordings import Recording
+from arb_pipeline.settings import Settings
+from arb_pipeline.storage.lake import Lake
+
+__all__ = ["SETTINGS_FILE", "DemoError", "DemoOutcome", "run_demo", "use_demo_settings"]
+
+SETTINGS_FILE = "settings.env"
+"""Beside the demo's lake: the settings that ``arb up --home`` needs to show it. It holds no secret."""
+
+_READY_S = 60.0
+_BEAT_S = 10.0
+_SAME = (Relation.EQUIVALENT.value, Relation.INVERTED.value)
+_CALLED = (MatchStatus.AUTO.value, MatchStatus.REVIEW.value, MatchStatus.APPROVED.value)
+_SECRET = ("KALSHI_PRIVATE_KEY", "KALSHI_API_KEY_ID")
+
+Step = Callable[[str], None]
+"""Told what begins."""
+
+Pair = tuple[str, str]
+"""(Kalshi ticker, Polymarket condition id)."""
+
+
+class DemoError(ArbError):
+    """The demo cannot run, or its exchange failed; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class PlantedEpisode:
+    """An episode that the exchange played, and the opportunity found for it, if any."""
+
+    truth: Mapping[str, Any]
+    found: Mapping[str, Any] | None
+
+
+@dataclass
+class DemoOutcome:
+    """What the demo found beside what is true.
+
+    Attributes:
+        exchange: name of the local exchange.
+        planted, found: true pairs in the catalogues, and those of them that the matcher called so.
+        false_equivalent: pairs called equivalent or inverted that are not.
+        disputed: pairs proposed that the recording's author keeps flagged over a difference in the rules.
+        episodes: planted arbitrage that was played while capturing.
+        unplanted: accepted opportunities that nobody planted.
+        phantoms: planted false opportunities played, each with the guards that stopped it (empty if not seen).
+        spreads: newest row of every pair.
+    """
+
+    exchange: str
+    report: Path
+    home: Path
+    planted: int = 0
+    found: int = 0
+    false_equivalent: list[Pair] = field(default_factory=list)
+    disputed: list[Pair] = field(default_factory=list)
+    missed: list[Pair] = field(default_factory=list)
+    episodes: list[PlantedEpisode] = field(default_factory=list)
+    unplanted: list[Mapping[str, Any]] = field(default_factory=list)
+    phantoms_played: int = 0
+    phantoms_accepted: int = 0
+    spreads: Sequence[Mapping[str, Any]] = ()
+    titles: Mapping[str, str] = field(default_factory=dict)
+    frames: Mapping[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def summary(self) -> dict[str, Any]:
+        """The outcome as one JSON document."""
+        return {
+            "planted": self.planted,
+            "found": self.found,
+            "false_equivalent": len(self.false_equivalent),
+            "report": str(self.report),
+            "disputed": len(self.disputed),
+            "opportunities": {
+                "planted": len(self.episodes),
+                "found": sum(episode.found is not None for episode in self.episodes),
+                "unplanted": len(self.unplanted),
+                "phantoms": self.phantoms_played,
+                "phantoms_accepted": self.phantoms_accepted,
+            },
+            "frames": dict(self.frames),
+            "exchange": self.exchange,
+            "home": str(self.home),
+            "seconds": round(self.seconds, 1),
+        }
+
+    def print(self, out: Console) -> None:
+        """The outcome for people."""
+        out.print(f"\n[bold]Data of the {self.exchange}[/] — not of the real venues.")
+        captured = ", ".join(f"{count:,} frames of {venue}" for venue, count in self.frames.items())
+        out.print(f"Captured {captured}.")
+        out.print(
+            f"Pairs: {self.found} of {self.planted} true ones found, "
+            f"{len(self.false_equivalent)} look-alikes called equivalent."
+        )
+        if self.disputed:
+            out.print(f"Proposed for review and known to differ in the rules: {len(self.disputed)}.")
+        if self.episodes:
+            out.print(self._episode_table())
+            out.print(
+                f"Phantoms (fees exceed the gap, or the pair is a look-alike): {self.phantoms_played} played, "
+                f"{self.phantoms_accepted} accepted. Opportunities that nobody planted: {len(self.unplanted)}."
+            )
+        if self.spreads:
+            out.print(spread_grid(self.spreads, self.titles))
+        command = Path(sys.argv[0]).name if sys.argv[0].endswith("arb") else "arb"
+        binary = Path(sys.executable).with_name(command)
+        shown = os.path.relpath(binary) if binary.is_relative_to(Path.cwd()) else str(binary)
+        out.print(f"\nReport:  {self.report}", soft_wrap=True)
+        out.print(f"Tables:  {self.home / 'lake'}", soft_wrap=True)
+        out.print(f"Its runs in the Dagster UI:  {shown} up --home {self.home} --no-capture", soft_wrap=True)
+        out.print(f"Finished in {self.seconds:.0f} s.")
+
+    def _episode_table(self) -> Table:
+        table = Table(title="Arbitrage planted and found (net dollars at the best instant)", title_justify="left")
+        for name in ("market", "buy", "planted net", "found net", "contracts", "lasted", "verdict"):
+            table.add_column(name, justify="right" if name in {"planted net", "found net", "contracts"} else "left")
+        for episode in self.episodes:
+            truth, found = episode.truth, episode.found
+            title = self.titles.get(truth["kalshi_market_id"], truth["kalshi_market_id"])
+            legs = "YES Kalshi + opposite" if truth["direction"] == "yes_kalshi" else "opposite + YES Polymarket"
+            planted = f"{Decimal(truth['net']):.4f}"
+            if found is None:
+                table.add_row(title, legs, planted, "—", "", "", "[red]missed[/]")
+                continue
+            closed = found["closed_at"]
+            lasted = f"{(closed - found['opened_at']).total_seconds():.1f} s" if closed else "open at the end"
+            table.add_row(
+                title, legs, planted, f"{found['net']:.4f}", f"{found['size']:.0f}", lasted, "[green]found[/]"
+            )
+        return table
+
+
+def run_demo(
+    home: Path, recording: Path | None, seconds: float, *, seed: int, speed: float, console: Console
+) -> DemoOutcome:
+    """Run the demo in ``home``, which is made anew.
+
+    Args:
+        recording: serve this recording; None: a generated market.
+        seconds: length of the capture.
+        seed: seed of the generated market.
+        speed: playback speed of the exchange.
+        console: where progress goes.
+
+    Raises:
+        DemoError: if ``home`` is a folder that no demo made, or the exchange does not start.
+    """
+    began = time.monotonic()
+    home = _fresh(home)
+    source = ["--recording", str(recording.resolve())] if recording else ["--seed", str(seed)]
+    with _exchange([*source, "--speed", str(speed)], home) as announcement:
+        settings = _settings(home, announcement["env"])
+        console.print(f"[dim]{settings.exchange_name}, {announcement['control_url']}[/]", highlight=False)
+        control = announcement["control_url"]
+        truth = _truth(control)
+        if recording:
+            truth = {**truth, "pairs": [_labelled(pair) for pair in Recording.open(recording).pairs]}
+        with _steps(console, control) as step:
+            report = _run(home, settings, seconds, truth, step)
+            step("comparing with the truth")
+        played = _truth(control)
+    outcome = _compare(settings, truth, played, recorded=recording is not None)
+    outcome.report = report
+    outcome.home = home
+    outcome.seconds = time.monotonic() - began
+    return outcome
+
+
+def _run(home: Path, settings: Settings, seconds: float, truth: Mapping[str, Any], step: Step) -> Path:
+    """The pipeline's jobs on a Dagster instance below ``home``."""
+    # The demo's runs belong beside its lake, not into whatever instance the environment names.
+    os.environ.pop("ARB_DAGSTER_POSTGRES_URL", None)
+    os.environ["DAGSTER_HOME"] = str(home / ".dagster")
+    import dagster as dg
+
+    from arb_pipeline.defs.demo import run_demo_pipeline
+    from arb_pipeline.defs.home import prepare_home
+
+    prepare_home(_project_root(), home / ".dagster")
+    with dg.DagsterInstance.get() as instance:
+        results = run_demo_pipeline(
+            instance, settings, seconds, step, before_analysis=lambda: _review(settings, truth, step)
+        )
+        return results.report
+
+
+def _review(settings: Settings, truth: Mapping[str, Any], step: Step) -> None:
+    """Play the person who reads both rules texts: approve what was proposed and is true, by the exchange's truth.
+
+    A recording's pairs are left in review: its author's labels measure the matcher and decide nothing.
+    """
+    from arb_pipeline.matching.overrides import Decision, PolymarketSide, RulesHashes, Verdict, save_decisions
+    from arb_pipeline.pipeline import match_markets
+
+    if not truth["episodes"]:
+        return
+    step("reviewing the proposed pairs")
+    true = {_pair(pair): pair["relation"] for pair in truth["pairs"]}
+    lake = Lake(settings.lake, settings.exchange_name)
+    decisions = [
+        Decision(
+            kalshi=row["kalshi_market_id"],
+            polymarket=PolymarketSide(
+                condition_id=row["polymarket_market_id"], yes_token_index=row["polymarket_yes_index"]
+            ),
+            verdict=Verdict(row["relation"]),
+            rules_sha256=RulesHashes(kalshi=row["kalshi_rules_sha256"], polymarket=row["polymarket_rules_sha256"]),
+            by="demo",
+            at=settings.clock.now().date(),
+            why="the local exchange planted this pair",
+        )
+        for row in match_markets(settings, lake).matches_table().to_pylist()
+        if row["status"] == MatchStatus.REVIEW and true.get(_pair(row)) == row["relation"]
+    ]
+    save_decisions(settings.matches_path, decisions)
+
+
+def _compare(settings: Settings, truth: Mapping[str, Any], played: Mapping[str, Any], *, recorded: bool) -> DemoOutcome:
+    from arb_pipeline.pipeline import newest_spreads
+    from arb_pipeline.storage.catalogue import read_markets
+
+    lake = Lake(settings.lake, settings.exchange_name)
+    true = {_pair(pair): pair["relation"] for pair in truth["pairs"] if pair["relation"] in _SAME}
+    flagged = {_pair(pair) for pair in truth["pairs"]} - set(true)
+    called = {
+        _pair(row): row["relation"]
+        for row in lake.current("market_matches").to_pylist()
+        if row["relation"] in _SAME and row["status"] in _CALLED
+    }
+    right = {pair for pair, relation in called.items() if true.get(pair) == relation}
+    opportunities = lake.read("opportunities").to_pylist()
+    accepted = [row for row in opportunities if row["accepted"]]
+    sessions = lake.read("capture_sessions").to_pylist()
+    window = (
+        (min(row["started_at"] for row in sessions), max(row["ended_at"] for row in sessions)) if sessions else None
+    )
+    capture_end = window[1] if window else None
+    episodes = [
+        PlantedEpisode(planted, _found(planted, accepted)) for planted in _played(played["episodes"], capture_end)
+    ]
+    explained = {id(episode.found) for episode in episodes}
+    phantoms = _played(played["phantoms"], capture_end)
+    return DemoOutcome(
+        exchange=settings.exchange_name,
+        report=Path(),
+        home=Path(),
+        planted=len(true),
+        found=len(right),
+        false_equivalent=sorted(set(called) - right - flagged),
+        disputed=sorted(set(called) & flagged),
+        missed=sorted(set(true) - right),
+        episodes=episodes,
+        unplanted=[row for row in accepted if id(row) not in explained],
+        phantoms_played=len(phantoms),
+        phantoms_accepted=sum(_found(phantom, accepted) is not None for phantom in phantoms),
+        spreads=newest_spreads(settings, lake, *window) if recorded and window else [],
+        titles={market.market_id: _title(market.title, market.yes_title) for market in read_markets(lake)},
+        frames=_frames(sessions),
+    )
+
+
+def _title(title: str, yes_title: str) -> str:
+    return title if not yes_title or yes_title.casefold() in title.casefold() else f"{title} — {yes_title}"
+
+
+def _frames(sessions: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    counted: Counter[str] = Counter()
+    for row in sessions:
+        counted[row["venue"]] += row["frames"]
+    return dict(counted)
+
+
+def _played(planted: Sequence[Mapping[str, Any]], capture_end: datetime | None) -> list[Mapping[str, Any]]:
+    """Those that opened at least a second before the capture ended."""
+    if capture_end is None:
+        return []
+    limit = ns_from_datetime(capture_end) - 1_000_000_000
+    return [one for one in planted if one["opened_wall_ns"] and one["opened_wall_ns"] < limit]
+
+
+def _found(planted: Mapping[str, Any], accepted: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The accepted opportunity of the planted pair and direction that overlaps it in time, the best if several."""
+    opened, closed = planted["opened_wall_ns"], planted["closed_wall_ns"]
+    overlapping = [
+        row
+        for row in accepted
+        if _pair(row) == _pair(planted)
+        and row["direction"] == planted["direction"]
+        and (closed is None or ns_from_datetime(row["opened_at"]) < closed)
+        and (row["closed_at"] is None or ns_from_datetime(row["closed_at"]) > opened)
+    ]
+    return max(overlapping, key=lambda row: row["net"], default=None)
+
+
+def _pair(row: Mapping[str, Any]) -> Pair:
+    return row["kalshi_market_id"], row["polymarket_market_id"]
+
+
+def _labelled(pair: Mapping[str, Any]) -> dict[str, Any]:
+    """A recording's pair in the words of the exchange's truth; what its author keeps flagged is ``related``."""
+    same = Relation.INVERTED if pair.get("yes_outcome_index") else Relation.EQUIVALENT
+    return {
+        "kalshi_market_id": pair["kalshi_ticker"],
+        "polymarket_market_id": pair["condition_id"],
+        "relation": (same if pair["equivalent"] else Relation.RELATED).value,
+    }
+
+
+# --- surroundings ------------------------------------------------------------------------------------------
+
+
+def _fresh(home: Path) -> Path:
+    """The demo's folder, emptied if an earlier demo made it."""
+    home = home.resolve()
+    if home.exists() and any(home.iterdir()) and not (home / SETTINGS_FILE).is_file():
+        raise DemoError(f"{home} holds something that no demo made: name another folder with --home")
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    return home
+
+
+def _settings(home: Path, environment: Mapping[str, str]) -> Settings:
+    """Settings that point at the exchange and at the demo's own folder; written down for ``arb up --home``."""
+    kept = {
+        **{name: value for name, value in environment.items() if name not in _SECRET},
+        "ARB_LAKE": str(home / "lake"),
+        "ARB_MATCHES_PATH": str(home / "matches.yaml"),
+        "ARB_REPORTS_PATH": str(home / "reports"),
+    }
+    lines = [f"{name}='{value}'" for name, value in kept.items()]
+    (home / SETTINGS_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    given = {**environment, **kept}
+    fields: dict[str, Any] = {name.removeprefix("ARB_").lower(): value for name, value in given.items()}
+    return Settings(**{"kalshi_private_key_path": None, **fields})
+
+
+def _project_root() -> Path:
+    """Where ``dagster.yaml`` lies: the working directory, or the checkout that the package is installed from."""
+    here = Path.cwd()
+    return here if (here / "dagster.yaml").is_file() else Path(__file__).resolve().parent.parent
+
+
+def _truth(control: str) -> dict[str, Any]:
+    answer = httpx.get(f"{control}/truth", timeout=30)
+    answer.raise_for_status()
+    truth: dict[str, Any] = answer.json()
+    return truth
+
+
+def use_demo_settings(home: Path) -> Path:
+    """Point this process at what a demo made in ``home``; returns its DAGSTER_HOME.
+
+    The demo's exchange is gone by then: its runs, tables and report can be read, and nothing is dialled. A folder that
+    no demo made is taken for a DAGSTER_HOME as it is.
+    """
+    home = home.resolve()
+    if not (home / SETTINGS_FILE).is_file():
+        return home
+    load_dotenv(home / SETTINGS_FILE, override=True)
+    return home / ".dagster"
+
+
+@contextlib.contextmanager
+def _exchange(options: Sequence[str], home: Path) -> Iterator[dict[str, Any]]:
+    """The local exchange as a process of its own; yields its announcement.
+
+    Raises:
+        DemoError: if it ends, or is not ready within a minute.
+    """
+    log = home / "exchange.log"
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "arb_pipeline", "exchange", "--port", "0", *options],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,  # Ctrl-C is the demo's to handle: it stops the exchange last
+        )
+    try:
+        assert process.stdout is not None
+        line = _line(process.stdout, _READY_S)
+        if not line:
+            raise DemoError(f"the local exchange did not start: {log.read_text(encoding='utf-8').strip()[-500:]}")
+        announcement: dict[str, Any] = json.loads(line)
+        yield announcement
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _line(stream: IO[str], timeout_s: float) -> str:
+    """The first line of a stream, empty if none comes in time."""
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.append(stream.readline()), daemon=True)
+    reader.start()
+    reader.join(timeout_s)
+    return read[0] if read else ""
+
+
+@contextlib.contextmanager
+def _steps(console: Console, control: str) -> Iterator[Step]:
+    """A line for each step, and while a step lasts, how far the exchange's playback is."""
+    began = time.monotonic()
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(_BEAT_S):
+            with contextlib.suppress(httpx.HTTPError):
+                status = httpx.get(f"{control}/status", timeout=5).json()
+                at = status["position_ns"] / 1e9
+                console.print(f"[dim]{time.monotonic() - began:5.0f} s    playback at {at:.0f} s[/]", highlight=False)
+
+    def step(name: str) -> None:
+        console.print(f"{time.monotonic() - began:5.0f} s  {name}", highlight=False)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield step
+    finally:
+        done.set()
+        thread.join()

@@ -1,0 +1,368 @@
+"""Kalshi's REST API: catalogue, order books, trades, and the signed account calls.
+
+Facts: Kalshi OpenAPI 3.34 and observed error bodies (several shapes coexist: ``{"error": {...}}`` for 401 and 404,
+``{"msg": ...}`` or ``{"code", "message"}`` for 400).
+"""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+from aiohttp import web
+
+from arb_pipeline.clock import wall_ms
+from arb_pipeline.exchange.kalshi_feed import KalshiFeed
+from arb_pipeline.exchange.markets import KalshiMarket, encode, rfc3339
+from arb_pipeline.exchange.paging import CursorError, page
+from arb_pipeline.exchange.signing import ThrowAwayKey
+from arb_pipeline.exchange.source import Json
+
+__all__ = ["REST_PREFIX", "WS_PATH", "KalshiRest", "unauthorized"]
+
+REST_PREFIX = "/trade-api/v2"
+WS_PATH = "/trade-api/ws/v2"
+
+_FIELD_OF_QUERY = {
+    "unopened": {"initialized"},
+    "open": {"active"},
+    "paused": {"inactive"},
+    "closed": {"closed", "determined", "disputed", "amended"},
+    "settled": {"finalized"},
+}
+"""``Market.status`` values by the word of the query: the two vocabularies never mix."""
+
+_EXCHANGE_STATUS = {
+    "exchange_active": True,
+    "trading_active": True,
+    "intra_exchange_transfers_active": True,
+    "exchange_estimated_resume_time": None,
+    "exchange_index_statuses": [{"exchange_index": 0, "exchange_active": True, "trading_active": True}],
+}
+
+_Handler = Callable[[web.Request], Awaitable[web.Response]]
+
+
+class _BadRequestError(Exception):
+    """A query that the venue refuses; carries the body."""
+
+    def __init__(self, body: Json) -> None:
+        super().__init__(encode(body))
+        self.body = body
+
+
+class KalshiRest:
+    """The routes of one exchange.
+
+    Args:
+        live_quotes: whether market records show the books' current quotes.
+    """
+
+    def __init__(
+        self, feed: KalshiFeed, events: list[Json], series: list[Json], key: ThrowAwayKey, *, live_quotes: bool
+    ) -> None:
+        self._feed = feed
+        self._events = events
+        self._series = series
+        self._key = key
+        self._live_quotes = live_quotes
+        self._series_of = {event["event_ticker"]: event.get("series_ticker", "") for event in events}
+
+    def routes(self) -> list[web.RouteDef]:
+        """All routes; ``orderbooks`` and ``trades`` before the ticker that would swallow them."""
+        paths: dict[str, _Handler] = {
+            "/exchange/status": self._status,
+            "/events": self._list_events,
+            "/events/{ticker}": self._event,
+            "/series": self._list_series,
+            "/series/fee_changes": self._fee_changes,
+            "/series/{ticker}": self._one_series,
+            "/markets": self._list_markets,
+            "/markets/orderbooks": self._orderbooks,
+            "/markets/trades": self._trades,
+            "/markets/{ticker}": self._market,
+            "/markets/{ticker}/orderbook": self._orderbook,
+            "/portfolio/balance": self._signed(self._balance),
+            "/portfolio/positions": self._signed(self._positions),
+            "/portfolio/fills": self._signed(self._fills),
+        }
+        return [web.get(REST_PREFIX + path, self._guarded(handler)) for path, handler in paths.items()]
+
+    # --- catalogue -----------------------------------------------------------------------------------------
+
+    async def _status(self, request: web.Request) -> web.Response:  # noqa: ARG002 - the same for everyone
+        return _json(_EXCHANGE_STATUS)
+
+    async def _list_events(self, request: web.Request) -> web.Response:
+        query = request.query
+        limit = _integer(request, "limit", 200, 1, 200)
+        statuses = _statuses(request)
+        series, tickers = query.get("series_ticker", ""), query.get("tickers", "")
+        nested = _flag(request, "with_nested_markets")
+        closes_after = _integer(request, "min_close_ts", 0, 0, 2**40)
+        chosen = [
+            event
+            for event in self._events
+            if (not series or event.get("series_ticker") == series)
+            and (not tickers or event["event_ticker"] in tickers.split(","))
+            and self._has_market(event, statuses, closes_after)
+        ]
+        filters = {"events": 1, "status": query.get("status", ""), "series": series, "tickers": tickers}
+        items, cursor = page(chosen, query.get("cursor", ""), limit, filters | {"close": closes_after})
+        return _json({"events": [self._event_record(event, nested=nested) for event in items], "cursor": cursor})
+
+    async def _event(self, request: web.Request) -> web.Response:
+        event = self._find_event(request.match_info["ticker"])
+        if event is None:
+            return _not_found()
+        nested, without = _flag(request, "with_nested_markets"), _flag(request, "exclude_markets")
+        if nested and without:
+            raise _BadRequestError(
+                {"code": "invalid_parameters", "message": "with_nested_markets and exclude_markets exclude each other"}
+            )
+        answer: Json = {"event": self._event_record(event, nested=nested)}
+        if not nested and not without:
+            answer["markets"] = self._event_record(event, nested=True)["markets"]
+        return _json(answer)
+
+    async def _list_series(self, request: web.Request) -> web.Response:
+        category = request.query.get("category", "")
+        chosen = [
+            series
+            for series in self._series
+            if not category or category in (series.get("categories") or [series.get("category")])
+        ]
+        return _json({"series": chosen})
+
+    async def _one_series(self, request: web.Request) -> web.Response:
+        ticker = request.match_info["ticker"]
+        series = next((series for series in self._series if series["ticker"] == ticker), None)
+        return _json({"series": series}) if series else _not_found()
+
+    async def _fee_changes(self, request: web.Request) -> web.Response:  # noqa: ARG002 - there are none
+        return _json({"series_fee_change_arr": []})
+
+    async def _list_markets(self, request: web.Request) -> web.Response:
+        query = request.query
+        limit = _integer(request, "limit", 100, 0, 1000) or 100
+        statuses = _statuses(request)
+        event, series, tickers = (query.get(name, "") for name in ("event_ticker", "series_ticker", "tickers"))
+        after = _integer(request, "min_close_ts", 0, 0, 2**40)
+        before = _integer(request, "max_close_ts", 2**40, 0, 2**40)
+        if (after or before < 2**40) and query.get("status", "") not in {"", "closed"}:
+            raise _BadRequestError(
+                {"code": "invalid_parameters", "message": "close filters need status closed or none"}
+            )
+        wanted = set(tickers.split(",")) if tickers else None
+        chosen = [
+            market
+            for market in self._listed()
+            if (not event or market.record["event_ticker"] == event)
+            and (not series or self._series_of.get(market.record["event_ticker"]) == series)
+            and (wanted is None or market.ticker in wanted)
+            and (statuses is None or market.record.get("status") in statuses)
+            and after <= _close_ts(market.record) <= before
+        ]
+        chosen.sort(key=lambda market: str(market.record.get("created_time", "")), reverse=True)
+        filters = {
+            "markets": 1,
+            "status": query.get("status", ""),
+            "event": event,
+            "series": series,
+            "tickers": tickers,
+        }
+        items, cursor = page(chosen, query.get("cursor", ""), limit, filters | {"after": after, "before": before})
+        return _json({"markets": [self._market_record(market) for market in items], "cursor": cursor})
+
+    async def _market(self, request: web.Request) -> web.Response:
+        market = self._find(request.match_info["ticker"])
+        return _json({"market": self._market_record(market)}) if market else _not_found()
+
+    # --- market data ---------------------------------------------------------------------------------------
+
+    async def _orderbook(self, request: web.Request) -> web.Response:
+        market = self._find(request.match_info["ticker"])
+        if market is None:
+            return _not_found()
+        return _json({"orderbook_fp": _ladders(market, _integer(request, "depth", 0, 0, 100))})
+
+    async def _orderbooks(self, request: web.Request) -> web.Response:
+        tickers = request.query.getall("tickers", [])
+        if not 1 <= len(tickers) <= 100:
+            raise _BadRequestError({"code": "invalid_parameters", "message": "tickers: give 1 to 100 of them"})
+        found = [market for market in map(self._find, tickers) if market is not None]
+        books = [{"ticker": market.ticker, "orderbook_fp": _ladders(market, 0)} for market in found]
+        return _json({"orderbooks": books})
+
+    async def _trades(self, request: web.Request) -> web.Response:
+        query = request.query
+        limit = _integer(request, "limit", 100, 1, 1000)
+        ticker = query.get("ticker", "")
+        since, until = _integer(request, "min_ts", 0, 0, 2**40), _integer(request, "max_ts", 2**40, 0, 2**40)
+        chosen = [
+            trade
+            for trade in reversed(self._feed.trades)
+            if (not ticker or trade["ticker"] == ticker)
+            and since <= datetime.fromisoformat(trade["created_time"]).timestamp() <= until
+        ]
+        items, cursor = page(chosen, query.get("cursor", ""), limit, {"trades": ticker, "since": since, "until": until})
+        return _json({"trades": items, "cursor": cursor})
+
+    # --- account -------------------------------------------------------------------------------------------
+
+    async def _balance(self, request: web.Request) -> web.Response:  # noqa: ARG002 - there is one account
+        return _json(
+            {
+                "balance": 250_000,
+                "balance_dollars": "2500.0000",
+                "portfolio_value": 12_345,
+                "updated_ts": wall_ms() // 1000,
+                "balance_breakdown": [{"exchange_index": 0, "balance": "2500.0000"}],
+            }
+        )
+
+    async def _positions(self, request: web.Request) -> web.Response:  # noqa: ARG002 - there is one position
+        market = next(iter(self._listed()), None)
+        if market is None:
+            return _json({"market_positions": [], "event_positions": [], "cursor": ""})
+        money = {"realized_pnl_dollars": "0.0000", "fees_paid_dollars": "0.1700"}
+        position = {
+            "ticker": market.ticker,
+            "exchange_index": 0,
+            "position_fp": "10.00",
+            "total_traded_dollars": "4.2000",
+            "market_exposure_dollars": "4.2000",
+            "last_updated_ts": rfc3339(wall_ms()),
+            **money,
+        }
+        event = {
+            "event_ticker": market.record["event_ticker"],
+            "total_cost_dollars": "4.2000",
+            "total_cost_shares_fp": "10.00",
+            "event_exposure_dollars": "4.2000",
+            **money,
+        }
+        return _json({"market_positions": [position], "event_positions": [event], "cursor": ""})
+
+    async def _fills(self, request: web.Request) -> web.Response:  # noqa: ARG002 - there is one fill
+        market = next(iter(self._listed()), None)
+        if market is None:
+            return _json({"fills": [], "cursor": ""})
+        fill = {
+            "fill_id": market.market_uuid,
+            "trade_id": market.market_uuid,
+            "order_id": market.market_uuid,
+            "ticker": market.ticker,
+            "market_ticker": market.ticker,
+            "side": "yes",
+            "action": "buy",
+            "outcome_side": "yes",
+            "book_side": "bid",
+            "count_fp": "10.00",
+            "yes_price_dollars": "0.4200",
+            "no_price_dollars": "0.5800",
+            "is_taker": True,
+            "fee_cost": "0.170600",
+            "created_time": rfc3339(wall_ms() - 60_000),
+            "ts": wall_ms() // 1000 - 60,
+            "exchange_index": 0,
+        }
+        return _json({"fills": [fill], "cursor": ""})
+
+    # --- plumbing ------------------------------------------------------------------------------------------
+
+    def _guarded(self, handler: _Handler) -> _Handler:
+        async def guarded(request: web.Request) -> web.Response:
+            try:
+                return await handler(request)
+            except _BadRequestError as error:
+                return _json(error.body, 400)
+            except CursorError:
+                return _json({"code": "invalid_parameters", "message": "invalid cursor"}, 400)
+
+        return guarded
+
+    def _signed(self, handler: _Handler) -> _Handler:
+        async def signed(request: web.Request) -> web.Response:
+            if not self._key.accepts(request.headers, request.method, request.path, wall_ms()):
+                return unauthorized()
+            return await handler(request)
+
+        return signed
+
+    def _listed(self) -> list[KalshiMarket]:
+        return [market for market in self._feed.markets.values() if market.ticker not in self._feed.hidden]
+
+    def _find(self, ticker: str) -> KalshiMarket | None:
+        return None if ticker in self._feed.hidden else self._feed.markets.get(ticker)
+
+    def _find_event(self, ticker: str) -> Json | None:
+        event = next((event for event in self._events if event["event_ticker"] == ticker), None)
+        return event if event is not None and self._has_market(event, None, 0) else None
+
+    def _has_market(self, event: Json, statuses: set[str] | None, closes_after: int) -> bool:
+        return any(
+            market["ticker"] not in self._feed.hidden
+            and (statuses is None or market.get("status") in statuses)
+            and _close_ts(market) >= closes_after
+            for market in event.get("markets") or ()
+        )
+
+    def _event_record(self, event: Json, *, nested: bool) -> Json:
+        record = {key: value for key, value in event.items() if key != "markets"}
+        if nested:
+            found = [self._find(market["ticker"]) for market in event.get("markets") or ()]
+            record["markets"] = [self._market_record(market) for market in found if market is not None]
+        return record
+
+    def _market_record(self, market: KalshiMarket) -> Json:
+        return {**market.record, **market.quotes()} if self._live_quotes else market.record
+
+
+def unauthorized() -> web.Response:
+    """401 as observed."""
+    return _json({"error": {"code": "token_authentication_failure", "message": "token authentication failure"}}, 401)
+
+
+def _not_found() -> web.Response:
+    return _json({"error": {"code": "not_found", "message": "not found"}}, 404)
+
+
+def _json(body: object, status: int = 200) -> web.Response:
+    return web.Response(text=encode(body), status=status, content_type="application/json")
+
+
+def _integer(request: web.Request, name: str, default: int, low: int, high: int) -> int:
+    text = request.query.get(name)
+    if text is None or text == "":
+        return default
+    try:
+        value = int(text)
+    except ValueError:
+        raise _BadRequestError({"msg": f"Invalid format for parameter {name}: {text!r} is not an integer"}) from None
+    if not low <= value <= high:
+        raise _BadRequestError({"code": "invalid_parameters", "message": f"{name} must be between {low} and {high}"})
+    return value
+
+
+def _flag(request: web.Request, name: str) -> bool:
+    text = request.query.get(name, "false")
+    if text not in {"true", "false"}:
+        raise _BadRequestError({"msg": f"Invalid format for parameter {name}: {text!r} is not a boolean"})
+    return text == "true"
+
+
+def _statuses(request: web.Request) -> set[str] | None:
+    status = request.query.get("status", "")
+    if not status:
+        return None
+    if status not in _FIELD_OF_QUERY:
+        raise _BadRequestError({"code": "invalid_parameters", "message": f"invalid status {status}"})
+    return _FIELD_OF_QUERY[status]
+
+
+def _close_ts(record: Json) -> float:
+    return datetime.fromisoformat(record["close_time"]).astimezone(UTC).timestamp()
+
+
+def _ladders(market: KalshiMarket, depth: int) -> Json:
+    yes, no = market.ladders()
+    return {"yes_dollars": yes[-depth:], "no_dollars": no[-depth:]}

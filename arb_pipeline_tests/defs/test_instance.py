@@ -1,0 +1,129 @@
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+
+from arb_pipeline.defs.instance import EnvSwitchedStorage, with_psycopg2
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg2", "postgresql+psycopg"])
+def test_every_spelling_of_postgres_becomes_psycopg2(scheme: str) -> None:
+    assert with_psycopg2(f"{scheme}://u:p@h:5432/d?sslmode=require") == (
+        "postgresql+psycopg2://u:p@h:5432/d?sslmode=require"
+    )
+
+
+def test_another_database_is_refused_without_repeating_its_password() -> None:
+    with pytest.raises(ValueError, match="postgresql://") as error:
+        with_psycopg2("mysql://user:hunter2@host/db")
+    assert "hunter2" not in str(error.value)
+    with pytest.raises(ValueError, match="postgresql://"):
+        with_psycopg2("user:hunter2@host/db")
+
+
+def test_without_the_variable_storage_is_sqlite_below_dagster_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    storage = EnvSwitchedStorage.from_config_value(None, {"url_env": "ARB_DAGSTER_POSTGRES_URL", "base_dir": "."})
+    assert isinstance(storage, DagsterSqliteStorage)
+    assert (tmp_path / "history" / "runs").is_dir()
+
+
+def test_without_a_home_nothing_is_left_in_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    EnvSwitchedStorage.from_config_value(None, {"url_env": "ARB_DAGSTER_POSTGRES_URL", "base_dir": "."})
+    assert [path.name for path in tmp_path.iterdir()] == [".dagster"]
+
+
+def test_with_the_variable_storage_is_postgres(monkeypatch: pytest.MonkeyPatch) -> None:
+    import dagster_postgres
+
+    urls: list[str] = []
+
+    class Recorded:
+        def __init__(self, url: str) -> None:
+            urls.append(url)
+
+    monkeypatch.setattr(dagster_postgres, "DagsterPostgresStorage", Recorded)
+    monkeypatch.setenv("ARB_DAGSTER_POSTGRES_URL", "postgresql://u:p@h/d")
+    storage = EnvSwitchedStorage.from_config_value(None, {"url_env": "ARB_DAGSTER_POSTGRES_URL", "base_dir": "."})
+    assert isinstance(storage, Recorded)
+    assert urls == ["postgresql+psycopg2://u:p@h/d"]
+
+
+def test_dagster_yaml_opens_an_instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    with dg.DagsterInstance.get() as instance:
+        assert instance.get_runs_count() == 0
+        limits = yaml.safe_load((ROOT / "dagster.yaml").read_text())["concurrency"]["runs"]["tag_concurrency_limits"]
+        assert limits == [{"key": "arb/role", "value": "capture", "limit": 2}]
+    assert (tmp_path / "history").is_dir()
+
+
+@pytest.fixture
+def postgres_url() -> Iterator[str]:
+    """A bare ``postgresql://`` URL of a server of our own, from the system's binaries."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    initdb = shutil.which("initdb") or (str(found[-1]) if found else None)
+    if initdb is None:
+        pytest.skip("no PostgreSQL binaries: install postgresql to run this test")
+    user = None
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+        if "postgres" not in {entry.pw_name for entry in pwd.getpwall()}:
+            pytest.skip("running as root without a postgres user")
+        user = "postgres"
+    with tempfile.TemporaryDirectory(prefix="arb-pg-") as folder, socket.socket() as probe:
+        if user:
+            shutil.chown(folder, user)
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        data = Path(folder, "data")
+
+        def run(*command: str) -> None:
+            subprocess.run(command, check=True, user=user, cwd=folder, stdout=subprocess.DEVNULL, timeout=60)
+
+        control = str(Path(initdb).with_name("pg_ctl"))
+        run(initdb, "-D", str(data), "-U", "arb", "-A", "trust", "-N")
+        options = f"-p {port} -h 127.0.0.1 -k {folder} -F"
+        run(control, "-D", str(data), "-w", "-l", f"{folder}/log", "-o", options, "start")
+        try:
+            yield f"postgresql://arb@127.0.0.1:{port}/postgres"
+        finally:
+            run(control, "-D", str(data), "-m", "immediate", "stop")
+
+
+def test_runs_and_events_are_kept_in_postgres(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setenv("ARB_DAGSTER_POSTGRES_URL", postgres_url)
+
+    @dg.asset
+    def one() -> None: ...
+
+    with dg.DagsterInstance.get() as instance:
+        result = dg.materialize([one], instance=instance)
+        instance.add_run_tags(result.run_id, {"arb/heartbeat": "1"})
+    with dg.DagsterInstance.get() as again:
+        (run,) = again.get_runs()
+        assert run.status is dg.DagsterRunStatus.SUCCESS
+        assert run.tags["arb/heartbeat"] == "1"
+        assert again.get_latest_materialization_event(dg.AssetKey("one")) is not None
+    assert not (tmp_path / "history").exists()

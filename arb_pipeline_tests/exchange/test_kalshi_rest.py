@@ -1,0 +1,159 @@
+from datetime import datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from arb_pipeline.exchange import Exchange, GeneratedSource, start
+from arb_pipeline_tests.exchange.client import kalshi_headers
+from arb_pipeline_tests.exchange.conftest import TODAY
+
+REST = "/trade-api/v2"
+A = "KXFEDDECISION-26DEC-C25"
+
+
+async def pages(http: httpx.AsyncClient, path: str, key: str, **params: Any) -> list[Any]:
+    found: list[Any] = []
+    cursor = ""
+    while True:
+        body = (await http.get(path, params={**params, "cursor": cursor} if cursor else params)).json()
+        found += body[key]
+        cursor = body["cursor"]
+        if not cursor:
+            return found
+
+
+async def test_events_page_completely_and_the_same_at_any_size(http: httpx.AsyncClient) -> None:
+    whole = (await http.get(f"{REST}/events")).json()
+    assert whole["cursor"] == ""
+    tickers = [event["event_ticker"] for event in whole["events"]]
+    assert len(tickers) >= 60
+    assert len(set(tickers)) == len(tickers)
+    assert "markets" not in whole["events"][0]
+    for limit in (1, 7, 64):
+        found = await pages(http, f"{REST}/events", "events", limit=limit, with_nested_markets="true")
+        assert [event["event_ticker"] for event in found] == tickers
+    markets = [market for event in found for market in event["markets"]]
+    assert 150 <= len(markets) <= 300
+    assert all(datetime.fromisoformat(market["close_time"]).date() > TODAY for market in markets)
+
+
+async def test_markets_page_filter_and_come_newest_first(http: httpx.AsyncClient) -> None:
+    found = await pages(http, f"{REST}/markets", "markets", limit=50, status="open")
+    assert len({market["ticker"] for market in found}) == len(found) >= 150
+    created = [market["created_time"] for market in found]
+    assert created == sorted(created, reverse=True)
+    fed = (await http.get(f"{REST}/markets", params={"event_ticker": "KXFEDDECISION-26DEC"})).json()["markets"]
+    assert len(fed) == 5
+    series = (await http.get(f"{REST}/markets", params={"series_ticker": "KXFEDDECISION"})).json()["markets"]
+    assert len(series) == 15
+    two = (await http.get(f"{REST}/markets", params={"tickers": f"{A},KXNOTHING"})).json()["markets"]
+    assert [market["ticker"] for market in two] == [A]
+    assert (await http.get(f"{REST}/markets", params={"status": "settled"})).json() == {"markets": [], "cursor": ""}
+
+
+async def test_one_event_has_its_markets_beside_or_inside(http: httpx.AsyncClient) -> None:
+    path = f"{REST}/events/KXFEDDECISION-26DEC"
+    beside = (await http.get(path)).json()
+    assert set(beside) == {"event", "markets"}
+    assert len(beside["markets"]) == 5
+    inside = (await http.get(path, params={"with_nested_markets": "true"})).json()
+    assert set(inside) == {"event"}
+    assert inside["event"]["markets"] == beside["markets"]
+    both = await http.get(path, params={"with_nested_markets": "true", "exclude_markets": "true"})
+    assert both.status_code == 400
+
+
+async def test_books_have_the_best_level_last_and_quotes_agree(http: httpx.AsyncClient, still: Exchange) -> None:
+    ladders = (await http.get(f"{REST}/markets/{A}/orderbook")).json()["orderbook_fp"]
+    for side in ("yes_dollars", "no_dollars"):
+        prices = [float(price) for price, _ in ladders[side]]
+        assert len(prices) >= 5
+        assert prices == sorted(prices)
+    top = (await http.get(f"{REST}/markets/{A}/orderbook", params={"depth": 2})).json()["orderbook_fp"]
+    assert top["yes_dollars"] == ladders["yes_dollars"][-2:]
+    market = (await http.get(f"{REST}/markets/{A}")).json()["market"]
+    assert [market["yes_bid_dollars"], market["yes_bid_size_fp"]] == ladders["yes_dollars"][-1]
+    assert market["no_bid_dollars"] == ladders["no_dollars"][-1][0]
+    assert float(market["yes_ask_dollars"]) == pytest.approx(1 - float(market["no_bid_dollars"]))
+    other = "KXFEDDECISION-26DEC-H0"
+    many = await http.get(f"{REST}/markets/orderbooks?tickers={A}&tickers={other}&tickers=KXNOTHING")
+    assert [book["ticker"] for book in many.json()["orderbooks"]] == [A, other]
+    assert many.json()["orderbooks"][0]["orderbook_fp"] == ladders
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "key"),
+    [
+        ("/events/KXNOTHING", 404, "error"),
+        ("/markets/KXNOTHING", 404, "error"),
+        ("/markets/KXNOTHING/orderbook", 404, "error"),
+        ("/series/KXNOTHING", 404, "error"),
+        ("/events?limit=many", 400, "msg"),
+        ("/events?limit=201", 400, "code"),
+        ("/events?limit=0", 400, "code"),
+        ("/markets?limit=1001", 400, "code"),
+        ("/markets?status=active", 400, "code"),
+        ("/events?with_nested_markets=yes", 400, "msg"),
+        ("/events?cursor=nonsense", 400, "code"),
+        ("/markets/orderbooks", 400, "code"),
+        (f"/markets/{A}/orderbook?depth=101", 400, "code"),
+        ("/markets?min_close_ts=1&status=open", 400, "code"),
+        ("/portfolio/balance", 401, "error"),
+    ],
+)
+async def test_error_shapes(http: httpx.AsyncClient, path: str, status: int, key: str) -> None:
+    answer = await http.get(REST + path)
+    assert answer.status_code == status
+    assert key in answer.json()
+
+
+async def test_a_cursor_belongs_to_its_listing(http: httpx.AsyncClient) -> None:
+    cursor = (await http.get(f"{REST}/events", params={"limit": 5})).json()["cursor"]
+    foreign = await http.get(f"{REST}/events", params={"cursor": cursor, "series_ticker": "KXFEDDECISION"})
+    assert foreign.status_code == 400
+
+
+async def test_series_carry_fees_and_null_lists(http: httpx.AsyncClient) -> None:
+    series = {one["ticker"]: one for one in (await http.get(f"{REST}/series")).json()["series"]}
+    assert series["KXFEDDECISION"]["fee_type"] == "quadratic"
+    assert series["KXINX"]["fee_multiplier"] == 0.5
+    assert series["KXBILLS"]["settlement_sources"] is None
+    assert (await http.get(f"{REST}/series/KXINX")).json()["series"] == series["KXINX"]
+    events = (await http.get(f"{REST}/events")).json()["events"]
+    assert {event["series_ticker"] for event in events} <= set(series)
+    assert any(event["settlement_sources"] is None for event in events)
+    assert (await http.get(f"{REST}/exchange/status")).json()["trading_active"] is True
+
+
+@pytest.mark.parametrize(
+    ("path", "key"), [("balance", "balance_dollars"), ("positions", "market_positions"), ("fills", "fills")]
+)
+async def test_account_calls_are_signed_without_their_query(
+    http: httpx.AsyncClient, still: Exchange, path: str, key: str
+) -> None:
+    url = f"{REST}/portfolio/{path}"
+    good = await http.get(url, params={"limit": 5}, headers=kalshi_headers(still, "GET", url))
+    assert good.status_code == 200
+    assert good.json()[key]
+    bad = await http.get(url, headers=kalshi_headers(still, "GET", url + "?limit=5"))
+    assert bad.status_code == 401
+    assert bad.json() == {"error": {"code": "token_authentication_failure", "message": "token authentication failure"}}
+
+
+async def test_trades_are_newest_first_and_pageable() -> None:
+    source = GeneratedSource(7, duration_s=40, today=TODAY)
+    async with (
+        await start(source, speed=float("inf")) as exchange,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{exchange.port}") as http,
+    ):
+        exchange.player.started.set()
+        await exchange.player.finished.wait()
+        trades = await pages(http, f"{REST}/markets/trades", "trades", limit=10)
+        assert len(trades) > 20
+        assert len({trade["trade_id"] for trade in trades}) == len(trades)
+        times = [datetime.fromisoformat(trade["created_time"]) for trade in trades]
+        assert times == sorted(times, reverse=True)
+        ticker = trades[0]["ticker"]
+        own = await pages(http, f"{REST}/markets/trades", "trades", ticker=ticker)
+        assert own == [trade for trade in trades if trade["ticker"] == ticker]
