@@ -51,13 +51,19 @@ LakeOption = Annotated[str | None, typer.Option("--lake", help="root of the lake
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document instead of tables")]
 
 
-@app.callback()
-def _root(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="print the version")] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         out.print(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="print the version")
+    ] = False,
+) -> None:
+    """Kalshi and Polymarket: discover, capture, match, and report arbitrage that would really have paid."""
 
 
 @app.command()
@@ -138,8 +144,9 @@ def match(context: typer.Context, lake: LakeOption = None, as_json: JsonOption =
 
     settings, store = _open(lake)
     with _progress() as step:
-        step("matching", 0)
+        step("pairs", 0)
         matches = pipeline.match_markets(settings, store).matches_table()
+        step("pairs", matches.num_rows)
     if as_json:
         _emit_json(matches.to_pylist())
     else:
@@ -220,9 +227,12 @@ def sql(
 
     _, store = _open(lake)
     try:
-        result: pa.Table = connect(store).execute(query).to_arrow_table()
+        answer = connect(store).sql(query)
+        result: pa.Table | None = None if answer is None else answer.to_arrow_table()
     except duckdb.Error as error:
         raise ArbError(f"the query failed: {error}") from error
+    if result is None:  # a statement without rows
+        return
     if csv:
         result.to_pandas().to_csv(sys.stdout, index=False)
     elif as_json:

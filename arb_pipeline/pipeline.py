@@ -85,6 +85,7 @@ def match_markets(settings: Settings, lake: Lake) -> "MatchResult":
     """Pair the newest catalogues and write ``market_matches`` and ``match_review``.
 
     Raises:
+        ArbError: if nothing was discovered yet.
         OverrideError: if the file of people's decisions is not valid.
     """
     from arb_pipeline.matching.matcher import match
@@ -92,7 +93,10 @@ def match_markets(settings: Settings, lake: Lake) -> "MatchResult":
 
     at = settings.clock.now()
     overrides = load_overrides(settings.matches_path)
-    result = match(read_events(lake, "kalshi"), read_events(lake, "polymarket"), overrides, at)
+    kalshi, polymarket = read_events(lake, "kalshi"), read_events(lake, "polymarket")
+    if not (kalshi or polymarket):
+        raise ArbError(f"the lake {lake.root} holds no market of either venue: run 'arb discover' first")
+    result = match(kalshi, polymarket, overrides, at)
     lake.replace("market_matches", Partition.of("market_matches", None, at), result.matches_table())
     lake.replace("match_review", Partition(), result.review_table())
     return result

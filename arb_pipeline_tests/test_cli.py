@@ -1,0 +1,115 @@
+"""The command line as a user meets it: output, exit codes, and errors in one line."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from arb_pipeline import __version__
+from arb_pipeline.cli import app
+
+runner = CliRunner()
+
+
+def write_recording(path: Path) -> Path:
+    """One Kalshi market: a snapshot and a delta."""
+    head = {"sid": 1, "type": "orderbook_snapshot", "seq": 1}
+    book = {"market_ticker": "KXRAIN-1", "market_id": "m", "yes_dollars_fp": [["0.3700", "112.00"]]}
+    change = {"market_ticker": "KXRAIN-1", "market_id": "m", "price_dollars": "0.6000", "delta_fp": "5.00"}
+    frames = [
+        {"type": "orderbook_snapshot", **head, "msg": book},
+        {"type": "orderbook_delta", "sid": 1, "seq": 2, "msg": {**change, "side": "no"}},
+    ]
+    (path / "kalshi").mkdir(parents=True)
+    with gzip.open(path / "kalshi" / "frames.jsonl.gz", "wt", encoding="utf-8") as lines:
+        for number, frame in enumerate(frames):
+            line = {"recv_ns": 1_780_000_000_000_000_000 + number, "conn": "a", "frame": json.dumps(frame)}
+            lines.write(json.dumps(line) + "\n")
+    return path
+
+
+def arb(*arguments: str, lake: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own, in an empty folder."""
+    return subprocess.run(
+        [sys.executable, "-m", "arb_pipeline", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=lake.parent,
+        env={**os.environ, "ARB_LAKE": str(lake), **environment},
+        check=False,
+    )
+
+
+def test_version() -> None:
+    result = runner.invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout.strip()) == (0, __version__)
+
+
+def test_every_verb_explains_itself() -> None:
+    for command in app.registered_commands:
+        assert command.callback is not None
+        assert command.callback.__doc__, f"{command.callback.__name__} has no help"
+
+
+def test_replay_then_sql(tmp_path: Path) -> None:
+    recording = write_recording(tmp_path / "small")
+    lake = str(tmp_path / "lake")
+    replayed = runner.invoke(app, ["replay", str(recording), "--lake", lake, "--json"])
+    assert replayed.exit_code == 0
+    summary = json.loads(replayed.stdout)
+    assert summary["stop_reason"] == "end_of_recording"
+    counted = runner.invoke(app, ["sql", "select count(*) as n from raw_frames", "--lake", lake, "--json"])
+    frames = sum(venue["frames"] for venue in summary["venues"].values())
+    assert frames > 0
+    assert json.loads(counted.stdout) == [{"n": frames}]
+    csv = runner.invoke(app, ["sql", "select 1 as one", "--lake", lake, "--csv"])
+    assert csv.stdout == "one\n1\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("replay", "nowhere"), "no recording at nowhere"),
+        (("sql", "selec"), "the query failed"),
+        (("discover", "--venue", "intrade"), "no venue 'intrade'"),
+        (("capture", "--max-seconds", "1"), "run 'arb discover' first"),
+        (("match",), "run 'arb discover' first"),
+        (("up", "--no-capture"), "dagster.yaml"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line_and_exit_code_1(
+    tmp_path: Path, arguments: tuple[str, ...], says: str
+) -> None:
+    done = arb(*arguments, lake=tmp_path / "lake")
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_wrong_usage_is_exit_code_2(tmp_path: Path) -> None:
+    assert arb("replay", lake=tmp_path / "lake").returncode == 2
+
+
+def test_settings_that_make_no_sense_are_named_without_their_values(tmp_path: Path) -> None:
+    done = arb("sql", "select 1", lake=tmp_path / "lake", ARB_HTTP_TIMEOUT_S="soon", KALSHI_PRIVATE_KEY="hunter2")
+    assert done.returncode == 1
+    assert "http_timeout_s" in done.stderr
+    assert "hunter2" not in done.stderr
+
+
+def test_silent_venue_is_an_error_that_says_so(tmp_path: Path) -> None:
+    done = arb(
+        *("discover", "--venue", "kalshi"),
+        lake=tmp_path / "lake",
+        ARB_KALSHI_REST_URL="http://127.0.0.1:9/trade-api/v2",
+        ARB_HTTP_RETRIES="0",
+    )
+    assert done.returncode == 1
+    assert "no answer from the venue" in done.stderr
