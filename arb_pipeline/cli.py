@@ -42,8 +42,11 @@ app = typer.Typer(
 match_app = typer.Typer(help="Pair the markets of both venues.", invoke_without_command=True)
 app.add_typer(match_app, name="match")
 
-out = Console()
-err = Console(stderr=True)
+_WIDTH = 140
+"""Columns of what is written to a file or a pipe, which has no width of its own."""
+
+out = Console(width=None if sys.stdout.isatty() else _WIDTH)
+err = Console(stderr=True, width=None if sys.stderr.isatty() else _WIDTH)
 
 VenueOption = Annotated[list[str] | None, typer.Option(help="only this venue; repeatable")]
 HoursOption = Annotated[float, typer.Option(min=0.01, help="how far back to look, hours")]
@@ -227,12 +230,12 @@ def sql(
 
     _, store = _open(lake)
     try:
-        answer = connect(store).sql(query)
-        result: pa.Table | None = None if answer is None else answer.to_arrow_table()
+        answer: duckdb.DuckDBPyRelation | None = connect(store).sql(query)
+        if answer is None:  # a statement without rows
+            return
+        result = answer.to_arrow_table()
     except duckdb.Error as error:
         raise ArbError(f"the query failed: {error}") from error
-    if result is None:  # a statement without rows
-        return
     if csv:
         result.to_pandas().to_csv(sys.stdout, index=False)
     elif as_json:

@@ -19,7 +19,10 @@ def spread_grid(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str] | N
         title_justify="left",
     )
     for name in ("market", "Kalshi bid / ask", "Polymarket bid / ask", "A: gap - fees = net", "B: gap - fees = net"):
-        grid.add_column(name, justify="left" if name == "market" else "right")
+        if name == "market":
+            grid.add_column(name, no_wrap=True, overflow="ellipsis")
+        else:
+            grid.add_column(name, justify="right")
     grid.add_column("trade it?")
     for row in rows:
         ticker = row["kalshi_market_id"]

@@ -136,32 +136,41 @@ class DemoOutcome:
             )
         if self.spreads:
             out.print(spread_grid(self.spreads, self.titles))
-        command = Path(sys.argv[0]).name if sys.argv[0].endswith("arb") else "arb"
-        binary = Path(sys.executable).with_name(command)
-        shown = os.path.relpath(binary) if binary.is_relative_to(Path.cwd()) else str(binary)
-        out.print(f"\nReport:  {self.report}", soft_wrap=True)
-        out.print(f"Tables:  {self.home / 'lake'}", soft_wrap=True)
-        out.print(f"Its runs in the Dagster UI:  {shown} up --home {self.home} --no-capture", soft_wrap=True)
+        arb = Path(sys.executable).with_name("arb")
+        out.print(f"\nReport:  {_short(self.report)}", soft_wrap=True)
+        out.print(f"Tables:  {_short(self.home / 'lake')}", soft_wrap=True)
+        out.print(
+            f"Its runs in the Dagster UI:  {_short(arb)} up --home {_short(self.home)} --no-capture", soft_wrap=True
+        )
         out.print(f"Finished in {self.seconds:.0f} s.")
 
     def _episode_table(self) -> Table:
-        table = Table(title="Arbitrage planted and found (net dollars at the best instant)", title_justify="left")
-        for name in ("market", "buy", "planted net", "found net", "contracts", "lasted", "verdict"):
+        table = Table(
+            title="Arbitrage planted and found, net dollars (A: YES on Kalshi, opposite on Polymarket; B: the reverse)",
+            title_justify="left",
+        )
+        table.add_column("market", no_wrap=True, overflow="ellipsis")
+        for name in ("way", "planted net", "found net", "contracts", "lasted", "verdict"):
             table.add_column(name, justify="right" if name in {"planted net", "found net", "contracts"} else "left")
         for episode in self.episodes:
             truth, found = episode.truth, episode.found
             title = self.titles.get(truth["kalshi_market_id"], truth["kalshi_market_id"])
-            legs = "YES Kalshi + opposite" if truth["direction"] == "yes_kalshi" else "opposite + YES Polymarket"
+            way = "A" if truth["direction"] == "yes_kalshi" else "B"
             planted = f"{Decimal(truth['net']):.4f}"
             if found is None:
-                table.add_row(title, legs, planted, "—", "", "", "[red]missed[/]")
+                table.add_row(title, way, planted, "none", "", "", "[red]missed[/]")
                 continue
             closed = found["closed_at"]
-            lasted = f"{(closed - found['opened_at']).total_seconds():.1f} s" if closed else "open at the end"
-            table.add_row(
-                title, legs, planted, f"{found['net']:.4f}", f"{found['size']:.0f}", lasted, "[green]found[/]"
-            )
+            lasted = f"{(closed - found['opened_at']).total_seconds():.1f} s" if closed else "to the end"
+            net, size = f"{found['net']:.4f}", f"{found['size']:.0f}"
+            table.add_row(title, way, planted, net, size, lasted, "[green]found[/]")
         return table
+
+
+def _short(path: Path) -> str:
+    """Relative to the working directory where the path lies below it."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def run_demo(
