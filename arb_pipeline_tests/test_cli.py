@@ -3,10 +3,14 @@
 import gzip
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -113,3 +117,47 @@ def test_silent_venue_is_an_error_that_says_so(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "no answer from the venue" in done.stderr
+
+
+def _ignore_interrupts() -> None:
+    """What a shell does to `command &`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@pytest.mark.slow
+def test_up_shows_the_ui_and_ends_with_ctrl_c_even_in_the_background_of_a_shell(tmp_path: Path) -> None:
+    log, home = tmp_path / "up.log", str(tmp_path / "home")
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "arb_pipeline",
+                "up",
+                "--no-capture",
+                "--port",
+                "0",
+                "--home",
+                home,
+            ],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=Path(__file__).resolve().parent.parent,
+            env={**os.environ, "ARB_LAKE": str(tmp_path / "lake")},
+            preexec_fn=_ignore_interrupts,  # noqa: PLW1509 - one plain system call
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 120
+        while (found := re.search(r"ready: (http://\S+)", log.read_text(encoding="utf-8"))) is None:
+            assert process.poll() is None, log.read_text(encoding="utf-8")
+            assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
+            time.sleep(0.1)
+        assert httpx.get(f"{found[1]}/server_info", timeout=30).json()["dagster_webserver_version"]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{found[1]}/server_info", timeout=5)

@@ -287,7 +287,8 @@ def up(
     Raises:
         ProjectRootError, UiError: see :func:`running_ui`.
     """
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGINT too: a shell's background job inherits it ignored, and then nothing but a kill would end this.
+    previous = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with running_ui(root or Path.cwd(), home, host=host, port=port, capture=capture, on_step=on_step) as ui:
             on_step(f"ready: {ui.url}")
@@ -295,7 +296,8 @@ def up(
     except KeyboardInterrupt:
         return 0
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _switch_off_quietly(url: str, kind: Instigator, state_id: str) -> None:
