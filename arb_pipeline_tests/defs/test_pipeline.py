@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import httpx
 import pytest
 
 from arb_pipeline.definitions import build
@@ -27,6 +28,7 @@ from arb_pipeline.defs.partitions import HOUR, hour_start, partition_key
 from arb_pipeline.defs.resources import Pipeline
 from arb_pipeline.settings import Settings
 from arb_pipeline.storage.lake import Lake, Partition
+from arb_pipeline_tests.defs.conftest import exchange_in_thread
 
 if TYPE_CHECKING:
     from arb_pipeline.exchange import Exchange
@@ -285,6 +287,49 @@ def test_one_venues_outage_leaves_the_others_catalogue(
         assert failed == {"kalshi_catalogue"}
         assert result.asset_materializations_for_node("polymarket_catalogue")
     assert Lake(settings.lake).current("markets", "polymarket").num_rows > 0
+
+
+def test_bad_frames_are_counted_in_the_run_with_an_example_and_capture_goes_on(tmp_path: Path) -> None:
+    wanted = {
+        "kalshi": {
+            "malformed_frame": "malformed_json",
+            "unknown_type": "unknown_type",
+            "missing_field": "missing_field",
+        },
+        "polymarket": {
+            "malformed_frame": "malformed_json",
+            "unknown_type": "unknown_type",
+            "null_list": "null_list",
+            "missing_field": "missing_field",
+        },
+    }
+    with exchange_in_thread(seed=8) as exchange:
+        environment = {**exchange.environment(), "ARB_LAKE": str(tmp_path / "lake"), "ARB_CAPTURE_FLUSH_S": "1"}
+        with dg.DagsterInstance.ephemeral() as instance, _environment(environment):
+            settings = Settings()
+            assert _job(instance, settings, DISCOVERY_JOB).success
+            for venue, faults in wanted.items():
+                for fault in faults:
+                    body = {"kind": fault, "venue": venue, "count": 2}
+                    httpx.post(f"{exchange.announcement()['control_url']}/fault", json=body).raise_for_status()
+            key = partition_key(settings.clock.now())
+            config = {"ops": {"capture": {"config": {"max_seconds": 8.0}}}}
+            made = _job(instance, settings, CAPTURE_JOB, key, config).asset_materializations_for_node("capture")
+    metadata = {one.asset_key: one.metadata for one in made}
+    lake = Lake(settings.lake)
+    for venue, faults in wanted.items():
+        told = metadata[asset_key("raw_frames", venue)]
+        anomalies, examples = told["anomalies"].value, told["anomaly_examples"].value
+        assert isinstance(anomalies, dict)
+        assert isinstance(examples, dict)
+        for kind in faults.values():
+            assert anomalies[kind] == 2, (venue, anomalies)
+            assert examples[kind]["frame"], (venue, kind)
+        # and the stream went on: rows arrived long after the last bad frame, and every book is in sync again
+        times = lake.read("quotes", venue=venue)["recv_ns"].to_pylist()
+        assert max(times) - min(times) > 5_000_000_000
+        last = {row["market_id"]: row["in_sync"] for row in lake.read("quotes", venue=venue).to_pylist()}
+        assert sum(last.values()) >= len(last) - 1
 
 
 # --- the pages -----------------------------------------------------------------------------------------------
