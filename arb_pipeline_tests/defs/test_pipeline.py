@@ -313,7 +313,7 @@ def test_bad_frames_are_counted_in_the_run_with_an_example_and_capture_goes_on(t
                     body = {"kind": fault, "venue": venue, "count": 2}
                     httpx.post(f"{exchange.announcement()['control_url']}/fault", json=body).raise_for_status()
             key = partition_key(settings.clock.now())
-            config = {"ops": {"capture": {"config": {"max_seconds": 8.0}}}}
+            config: dict[str, object] = {"ops": {"capture": {"config": {"max_seconds": 8.0}}}}
             made = _job(instance, settings, CAPTURE_JOB, key, config).asset_materializations_for_node("capture")
     metadata = {one.asset_key: one.metadata for one in made}
     lake = Lake(settings.lake)
