@@ -9,16 +9,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from itertools import chain
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from arb_pipeline.exchange.connections import Connection
+from arb_pipeline.exchange.faults import Faults
 from arb_pipeline.exchange.markets import KalshiMarket, dollars, encode, rfc3339
 from arb_pipeline.exchange.source import Json, KalshiFrame, LevelChange, TradePrint
-from arb_pipeline.units import ONE, parse_price
+from arb_pipeline.model import OrderBook
+from arb_pipeline.units import ONE, parse_price, parse_size
 
-__all__ = ["KalshiClient", "KalshiFeed"]
+__all__ = ["KalshiClient", "KalshiFeed", "KeptTrade"]
 
 _SEQUENCED = frozenset(
     {
@@ -50,11 +52,13 @@ _ERRORS = {
     5: "Unknown command",
     7: "Unknown subscription ID",
     8: "Unknown channel name",
+    10: "Channel error",
     11: "Invalid parameter",
     12: "Exactly one subscription ID is required",
     13: "Unsupported action",
     14: "Market Ticker required",
     15: "Action required",
+    25: "Subscription buffer overflow",
 }
 _KEPT_TRADES = 20_000
 
@@ -85,6 +89,14 @@ class _Subscription:
             return ""
         self.seq += 1
         return f'"seq":{self.seq},'
+
+
+class KeptTrade(NamedTuple):
+    """A trade as ``GET /markets/trades`` shows it, with its number (1 is the first) and the venue's time."""
+
+    number: int
+    ts_ms: int
+    record: Json
 
 
 class _CommandError(Exception):
@@ -118,6 +130,11 @@ class KalshiFeed:
         on_subscribed: called at every subscription to market data.
         sending_ts: whether frames carry ``sending_ts_ms`` (sent by the venue since 2026-10-01).
         hidden: tickers not listed yet; the feed takes out what gets listed.
+        faults: those that strike subscriptions and markets.
+
+    Attributes:
+        clients: everyone connected.
+        trades: the newest trades, oldest first.
     """
 
     def __init__(
@@ -128,10 +145,13 @@ class KalshiFeed:
         *,
         sending_ts: bool,
         hidden: set[str],
+        faults: Faults,
     ) -> None:
         self.markets = {market.ticker: market for market in markets}
         self.hidden = hidden
-        self.trades: deque[Json] = deque(maxlen=_KEPT_TRADES)
+        self.clients: list[KalshiClient] = []
+        self.trades: deque[KeptTrade] = deque(maxlen=_KEPT_TRADES)
+        self._faults = faults
         self._now_ms = now_ms
         self._on_subscribed = on_subscribed
         self._sending_ts = sending_ts
@@ -165,6 +185,25 @@ class KalshiFeed:
         for subscription in client.subscriptions.values():
             self._unroute(subscription)
         client.subscriptions.clear()
+        self.clients.remove(client)
+
+    def fail(self, code: int, channel: str, ticker: str, limit: int, connection: str = "") -> int:
+        """End up to ``limit`` subscriptions of a channel with a terminal error; how many.
+
+        A sid that has ended is unknown from then on: another subscribe to its channel gets a new one.
+        """
+        ended = 0
+        for client in self.clients:
+            subscription = client.held(channel)
+            if subscription is None or connection not in {"", client.connection.sent.label} or ended == limit:
+                continue
+            if ticker and subscription.tickers is not None and ticker not in subscription.tickers:
+                continue
+            self._reply_error(client, 0, _CommandError(code, subscription))
+            del client.subscriptions[subscription.sid]
+            self._unroute(subscription)
+            ended += 1
+        return ended
 
     def _dispatch(self, client: KalshiClient, number: int, message: Json) -> None:
         commands = {
@@ -272,7 +311,8 @@ class KalshiFeed:
             if market is None:
                 continue
             if subscription.channel == "orderbook_delta":
-                self._snapshot(subscription, market, 0)
+                if not self._faults.withholds_snapshot("kalshi", ticker):
+                    self._snapshot(subscription, market, 0)
             elif subscription.channel == "ticker" and initial:
                 self._push(subscription, "ticker", ticker, market.ticker_msg(self._now_ms()))
 
@@ -324,6 +364,8 @@ class KalshiFeed:
     def _publish(self, kind: str, ticker: str, msg: str, yes_scale_msg: Callable[[], str] | None = None) -> None:
         """Send a message to every subscriber of its channel and market; the payload is made once per price scale."""
         channel = _CHANNEL_OF_TYPE[kind]
+        if channel in _MARKET_DATA and self._faults.on_markets and self._faults.silences("kalshi", ticker):
+            return
         sending = self._sending()
         other = ""
         for subscription in chain(self._routes[channel].get(ticker, ()), self._everything[channel]):
@@ -342,16 +384,21 @@ class KalshiFeed:
     def change_level(self, change: LevelChange) -> None:
         """Apply a level change and tell the subscribers of the book."""
         market = self.markets[change.market_id]
-        book = market.book
+        book = market.moving
         levels = book.bids if change.side == "bid" else book.asks
         signed = change.size - levels.get(change.price, 0)
         if not signed:
             return
+        top = book.best_bid, book.best_ask
         book.set(change.side, change.price, change.size)
         if market.clock is not None:
             market.clock += 1
+        if market.shelf is not None:
+            return
         self._changed[change.market_id] = None
         ts_ms = self._now_ms()
+        if (book.best_bid, book.best_ask) != top:
+            market.candles.quote(ts_ms, top, (book.best_bid, book.best_ask))
         self._publish(
             "orderbook_delta",
             market.ticker,
@@ -360,8 +407,10 @@ class KalshiFeed:
         )
 
     def trade(self, trade: TradePrint) -> None:
-        """Print a trade; its delta has gone before it."""
+        """Print a trade; its delta has gone before it. A closed market trades nothing."""
         market = self.markets[trade.market_id]
+        if market.shelf is not None:
+            return
         self._trade_number += 1
         trade_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{market.ticker} {self._trade_number}"))
         msg = market.trade(trade_id, trade.price, trade.size, trade.taker, self._now_ms())
@@ -407,31 +456,94 @@ class KalshiFeed:
         for subscription in self._routes["orderbook_delta"].get(ticker, ()):
             self._snapshot(subscription, market, 0)
 
+    def close_market(self, ticker: str, result: Literal["yes", "no", ""] = "") -> None:
+        """Close a market before its time, and settle it if there is a result.
+
+        Its new close time is announced, then an empty snapshot is sent, and the caller sends another
+        (:meth:`send_books`), as the venue does.
+        """
+        market = self.markets[ticker]
+        if market.shelf is not None:
+            return
+        now_ms = self._now_ms()
+        at, seconds = rfc3339(now_ms), now_ms // 1000
+        changes: Json = {"status": "closed", "close_time": at, "updated_time": at}
+        value = {"yes": "1.0000", "no": "0.0000"}.get(result, "")
+        if result:
+            changes |= {"status": "finalized", "result": result, "expiration_value": result}
+            changes |= {"settlement_ts": at, "settlement_value_dollars": value}
+        market.close(changes, settled=bool(result))
+        self._lifecycle(ticker, {"event_type": "close_date_updated", "close_ts": seconds})
+        self.send_books(ticker)
+        if result:
+            determined = {"determination_ts": seconds, "result": result, "settlement_value": value}
+            self._lifecycle(ticker, {"event_type": "determined", **determined})
+            self._lifecycle(ticker, {"event_type": "settled", "settled_ts": seconds})
+
+    def reopen_market(self, ticker: str) -> None:
+        """A closed market trades again until its former close time; its subscribers get the book as it is now."""
+        market = self.markets[ticker]
+        if market.shelf is None:
+            return
+        market.reopen()
+        close_ts = _seconds(market.record["close_time"])
+        self._lifecycle(ticker, {"event_type": "close_date_updated", "close_ts": close_ts})
+        self.send_books(ticker)
+
+    def send_books(self, ticker: str) -> None:
+        """Send the whole book unasked to every subscriber."""
+        market = self.markets[ticker]
+        snapshot, turned = (market.snapshot(yes_scale=scale) for scale in (False, True))
+        self._publish("orderbook_snapshot", ticker, snapshot, lambda: turned)
+
+    def _lifecycle(self, ticker: str, event: Json) -> None:
+        self._publish("market_lifecycle_v2", ticker, encode({"market_ticker": ticker, **event}))
+
     def play(self, frame: KalshiFrame) -> None:
-        """Apply a recorded message and send it on, its ``msg`` untouched."""
+        """Apply a recorded message and send it on, its ``msg`` untouched, unless its market has been closed."""
         market = self.markets.get(frame.market_id)
         if market is not None:
-            if frame.snapshot is not None:
-                market.book.replace(frame.snapshot.bids, frame.snapshot.asks)
-            elif frame.change is not None:
-                side, price, change = frame.change
-                levels = market.book.bids if side == "bid" else market.book.asks
-                market.book.set(side, price, levels.get(price, 0) + change)
+            top = market.moving.best_bid, market.moving.best_ask
+            _apply(market.moving, frame)
             if frame.clock is not None:
                 market.clock = frame.clock
+            if market.shelf is not None:
+                return
+            if (market.book.best_bid, market.book.best_ask) != top:
+                market.candles.quote(self._now_ms(), top, (market.book.best_bid, market.book.best_ask))
         if frame.type == "trade":
-            self._keep_trade(msgspec.json.decode(frame.msg))
+            self._keep_recorded_trade(market, msgspec.json.decode(frame.msg))
         turned = (lambda: _on_other_scale(frame.msg)) if frame.type.startswith("orderbook_") else None
         if frame.yes_scale and turned is not None:
             self._publish(frame.type, frame.market_id, turned(), lambda: frame.msg)
         else:
             self._publish(frame.type, frame.market_id, frame.msg, turned)
 
-    def _keep_trade(self, msg: Json) -> None:
-        """Keep a trade for ``GET /markets/trades``."""
+    def _keep_recorded_trade(self, market: KalshiMarket | None, msg: Json) -> None:
+        """Keep a recorded trade, in the candles too."""
+        ts_ms = self._keep_trade(msg)
+        if market is not None:
+            price, size = parse_price(msg["yes_price_dollars"]), parse_size(msg["count_fp"])
+            market.candles.trade(ts_ms, price, size, (market.book.best_bid, market.book.best_ask))
+
+    def _keep_trade(self, msg: Json) -> int:
+        """Keep a trade for ``GET /markets/trades``; its time in ms."""
         ts_ms = int(msg.get("ts_ms") or 1000 * msg.get("ts", 0))
         record = {key: value for key, value in msg.items() if key not in {"market_ticker", "ts", "ts_ms"}}
-        self.trades.append({**record, "ticker": msg["market_ticker"], "created_time": rfc3339(ts_ms)})
+        record |= {"ticker": msg["market_ticker"], "created_time": rfc3339(ts_ms)}
+        number = self.trades[-1].number + 1 if self.trades else 1
+        self.trades.append(KeptTrade(number, ts_ms, record))
+        return ts_ms
+
+
+def _apply(book: OrderBook, frame: KalshiFrame) -> None:
+    """What a recorded message does to its market's book."""
+    if frame.snapshot is not None:
+        book.replace(frame.snapshot.bids, frame.snapshot.asks)
+    elif frame.change is not None:
+        side, price, change = frame.change
+        levels = book.bids if side == "bid" else book.asks
+        book.set(side, price, levels.get(price, 0) + change)
 
 
 def _tickers(params: Json) -> list[str]:

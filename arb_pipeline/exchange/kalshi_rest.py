@@ -1,4 +1,4 @@
-"""Kalshi's REST API: catalogue, order books, trades, and the signed account calls.
+"""Kalshi's REST API: catalogue, order books, trades, candlesticks, and the signed account calls.
 
 Facts: Kalshi OpenAPI 3.34 and observed error bodies (several shapes coexist: ``{"error": {...}}`` for 401 and 404,
 ``{"msg": ...}`` or ``{"code", "message"}`` for 400).
@@ -6,13 +6,15 @@ Facts: Kalshi OpenAPI 3.34 and observed error bodies (several shapes coexist: ``
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import NamedTuple, Self
 
 from aiohttp import web
 
 from arb_pipeline.clock import wall_ms
+from arb_pipeline.exchange.candles import Candle, Ohlc
 from arb_pipeline.exchange.kalshi_feed import KalshiFeed
-from arb_pipeline.exchange.markets import KalshiMarket, encode, rfc3339
-from arb_pipeline.exchange.paging import CursorError, page
+from arb_pipeline.exchange.markets import KalshiMarket, dollars, encode, quantity, rfc3339
+from arb_pipeline.exchange.paging import CursorError, page, page_newest_first
 from arb_pipeline.exchange.signing import ThrowAwayKey
 from arb_pipeline.exchange.source import Json
 
@@ -37,6 +39,30 @@ _EXCHANGE_STATUS = {
     "exchange_estimated_resume_time": None,
     "exchange_index_statuses": [{"exchange_index": 0, "exchange_active": True, "trading_active": True}],
 }
+
+_ALL_DAY = [{"open_time": "00:00", "close_time": "00:00"}]
+_SCHEDULE = {
+    "schedule": {
+        "standard_hours": [
+            {
+                "start_time": "2026-01-01T00:00:00Z",
+                "end_time": "2027-12-31T00:00:00Z",
+                **dict.fromkeys(("monday", "tuesday", "wednesday", "friday", "saturday", "sunday"), _ALL_DAY),
+                "thursday": [
+                    {"open_time": "00:00", "close_time": "03:00"},
+                    {"open_time": "05:00", "close_time": "00:00"},
+                ],
+            }
+        ],
+        "maintenance_windows": [],
+    }
+}
+"""Trading hours in Eastern time; a close of 00:00 is the end of the day, and Thursdays have a pause."""
+
+_PERIODS = (1, 60, 1440)
+_MAX_CANDLES = 5_000
+_MAX_BATCH_CANDLES = 10_000
+_MAX_BATCH_MARKETS = 100
 
 _Handler = Callable[[web.Request], Awaitable[web.Response]]
 
@@ -67,17 +93,20 @@ class KalshiRest:
         self._series_of = {event["event_ticker"]: event.get("series_ticker", "") for event in events}
 
     def routes(self) -> list[web.RouteDef]:
-        """All routes; ``orderbooks`` and ``trades`` before the ticker that would swallow them."""
+        """All routes; ``orderbooks``, ``trades`` and ``candlesticks`` before the ticker that would swallow them."""
         paths: dict[str, _Handler] = {
             "/exchange/status": self._status,
+            "/exchange/schedule": self._schedule,
             "/events": self._list_events,
             "/events/{ticker}": self._event,
             "/series": self._list_series,
             "/series/fee_changes": self._fee_changes,
             "/series/{ticker}": self._one_series,
+            "/series/{series}/markets/{ticker}/candlesticks": self._candlesticks,
             "/markets": self._list_markets,
             "/markets/orderbooks": self._orderbooks,
             "/markets/trades": self._trades,
+            "/markets/candlesticks": self._many_candlesticks,
             "/markets/{ticker}": self._market,
             "/markets/{ticker}/orderbook": self._orderbook,
             "/portfolio/balance": self._signed(self._balance),
@@ -90,6 +119,9 @@ class KalshiRest:
 
     async def _status(self, request: web.Request) -> web.Response:  # noqa: ARG002 - the same for everyone
         return _json(_EXCHANGE_STATUS)
+
+    async def _schedule(self, request: web.Request) -> web.Response:  # noqa: ARG002 - the same for everyone
+        return _json(_SCHEDULE)
 
     async def _list_events(self, request: web.Request) -> web.Response:
         query = request.query
@@ -197,14 +229,37 @@ class KalshiRest:
         limit = _integer(request, "limit", 100, 1, 1000)
         ticker = query.get("ticker", "")
         since, until = _integer(request, "min_ts", 0, 0, 2**40), _integer(request, "max_ts", 2**40, 0, 2**40)
+        block = _flag(request, "is_block_trade") if query.get("is_block_trade") else None
         chosen = [
             trade
             for trade in reversed(self._feed.trades)
-            if (not ticker or trade["ticker"] == ticker)
-            and since <= datetime.fromisoformat(trade["created_time"]).timestamp() <= until
+            if (not ticker or trade.record["ticker"] == ticker)
+            and 1000 * since <= trade.ts_ms <= 1000 * until
+            and (block is None or trade.record.get("is_block_trade", False) is block)
         ]
-        items, cursor = page(chosen, query.get("cursor", ""), limit, {"trades": ticker, "since": since, "until": until})
-        return _json({"trades": items, "cursor": cursor})
+        filters = {"trades": ticker, "since": since, "until": until, "block": block}
+        items, cursor = page_newest_first(chosen, lambda trade: trade.number, query.get("cursor", ""), limit, filters)
+        return _json({"trades": [trade.record for trade in items], "cursor": cursor})
+
+    async def _candlesticks(self, request: web.Request) -> web.Response:
+        market = self._find(request.match_info["ticker"])
+        if market is None or self._series_of.get(market.record["event_ticker"]) != request.match_info["series"]:
+            return _not_found()
+        span = _Span.of(request)
+        if span.candles > _MAX_CANDLES:
+            raise _too_many(span.candles, _MAX_CANDLES)
+        return _json({"ticker": market.ticker, "candlesticks": _candle_records(market, span)})
+
+    async def _many_candlesticks(self, request: web.Request) -> web.Response:
+        tickers = list(filter(None, request.query.get("market_tickers", "").split(",")))
+        if not 1 <= len(tickers) <= _MAX_BATCH_MARKETS:
+            raise _BadRequestError({"code": "invalid_parameters", "message": "market_tickers: give 1 to 100 of them"})
+        span = _Span.of(request)
+        if span.candles * len(tickers) > _MAX_BATCH_CANDLES:
+            raise _too_many(span.candles * len(tickers), _MAX_BATCH_CANDLES)
+        found = [market for market in map(self._find, tickers) if market is not None]
+        records = [{"market_ticker": market.ticker, "candlesticks": _candle_records(market, span)} for market in found]
+        return _json({"markets": records})
 
     # --- account -------------------------------------------------------------------------------------------
 
@@ -366,3 +421,71 @@ def _close_ts(record: Json) -> float:
 def _ladders(market: KalshiMarket, depth: int) -> Json:
     yes, no = market.ladders()
     return {"yes_dollars": yes[-depth:], "no_dollars": no[-depth:]}
+
+
+class _Span(NamedTuple):
+    """What candlesticks a query asks for: those that end in ``[start_ts, end_ts]``."""
+
+    start_ts: int
+    end_ts: int
+    minutes: int
+    with_latest: bool
+
+    @property
+    def candles(self) -> int:
+        """How many candlesticks a market may have in it."""
+        return (self.end_ts - self.start_ts) // (60 * self.minutes)
+
+    @classmethod
+    def of(cls, request: web.Request) -> Self:
+        for name in ("start_ts", "end_ts", "period_interval"):
+            if not request.query.get(name):
+                raise _BadRequestError({"msg": f"Query argument {name} is required, but not found"})
+        minutes = _integer(request, "period_interval", 1, 1, _PERIODS[-1])
+        start_ts, end_ts = (_integer(request, name, 0, 0, 2**40) for name in ("start_ts", "end_ts"))
+        if minutes not in _PERIODS or end_ts < start_ts:
+            message = "period_interval must be 1, 60 or 1440, and end_ts not before start_ts"
+            raise _BadRequestError({"code": "invalid_parameters", "message": message})
+        return cls(start_ts, end_ts, minutes, _flag(request, "include_latest_before_start"))
+
+
+def _too_many(asked: int, most: int) -> _BadRequestError:
+    message = f"requested time range with candlesticks: {asked}, max candlesticks: {most}"
+    return _BadRequestError({"code": "invalid_parameters", "message": message})
+
+
+def _candle_records(market: KalshiMarket, span: _Span) -> list[Json]:
+    candles = market.candles.between(span.start_ts, span.end_ts, span.minutes)
+    latest = market.candles.latest_before(span.start_ts, span.minutes) if span.with_latest else None
+    if latest is not None:
+        end_ts = (span.start_ts // (60 * span.minutes) + 1) * 60 * span.minutes
+        if not candles or candles[0].end_ts > end_ts:
+            bid, ask = Ohlc.at(latest.bid.close), Ohlc.at(latest.ask.close)
+            candles.insert(0, Candle(end_ts, bid, ask, previous=latest.last_price))
+    return [_candle_record(market, candle) for candle in candles]
+
+
+def _candle_record(market: KalshiMarket, candle: Candle) -> Json:
+    names = ("open", "low", "high", "close", "mean")
+    price: Json = {f"{name}_dollars": None for name in names}
+    if candle.price is not None:
+        mean = dollars(round(candle.turnover / candle.volume))
+        price = {**_ohlc_record(candle.price), "mean_dollars": mean}
+    price["previous_dollars"] = None if candle.previous is None else dollars(candle.previous)
+    return {
+        "end_period_ts": candle.end_ts,
+        "yes_bid": _ohlc_record(candle.bid),
+        "yes_ask": _ohlc_record(candle.ask),
+        "price": price,
+        "volume_fp": quantity(candle.volume),
+        "open_interest_fp": market.record.get("open_interest_fp", "0.00"),
+    }
+
+
+def _ohlc_record(prices: Ohlc) -> Json:
+    return {
+        "open_dollars": dollars(prices.open),
+        "low_dollars": dollars(prices.low),
+        "high_dollars": dollars(prices.high),
+        "close_dollars": dollars(prices.close),
+    }

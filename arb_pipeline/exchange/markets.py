@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from arb_pipeline.exchange.book_hash import book_hash
+from arb_pipeline.exchange.candles import Candles
 from arb_pipeline.exchange.drafts import uuid_text
 from arb_pipeline.exchange.source import InitialBook, Json
 from arb_pipeline.model import Level, OrderBook, Side
@@ -59,15 +60,51 @@ def rfc3339(ms: int) -> str:
     return f"{text}.{fraction}Z" if fraction else f"{text}Z"
 
 
-class KalshiMarket:
+class _Market:
+    """What markets of both venues have.
+
+    Attributes:
+        record: the raw market of the catalogue; changed in place, since the catalogue shows it.
+        book: what the venue shows.
+        shelf: the book put by while the market is closed, None while it is open.
+        settled: whether it was closed with a result.
+    """
+
+    def __init__(self, record: Json, event: Json) -> None:
+        self.record = record
+        self.event = event
+        self.book = OrderBook()
+        self.shelf: OrderBook | None = None
+        self.settled = False
+        self._open_record: Json = {}
+
+    @property
+    def moving(self) -> OrderBook:
+        """The book that playback moves: the shelved one while the market is closed."""
+        return self.book if self.shelf is None else self.shelf
+
+    def close(self, changes: Json, *, settled: bool) -> None:
+        """Put the book by, show an empty one, and change the record."""
+        self.settled = settled
+        self.shelf, self.book = self.book, OrderBook()
+        self._open_record = dict(self.record)
+        self.record.update(changes)
+
+    def reopen(self) -> None:
+        """Show the book as it would have become, and the record as it was."""
+        self.book, self.shelf = self.moving, None
+        self.record.clear()
+        self.record.update(self._open_record)
+
+
+class KalshiMarket(_Market):
     """One Kalshi market; the book is in YES terms, the wire has two ladders of bids."""
 
     def __init__(self, ticker: str, record: Json, event: Json, *, has_clock: bool) -> None:
+        super().__init__(record, event)
         self.ticker = ticker
-        self.record = record
-        self.event = event
         self.market_uuid = uuid_text("kalshi", ticker)
-        self.book = OrderBook()
+        self.candles = Candles()
         self.clock: int | None = 0 if has_clock else None
         self.last_price = 0
         self.last_size = 0
@@ -111,6 +148,7 @@ class KalshiMarket:
 
     def trade(self, trade_id: str, price: int, size: int, taker: Literal["yes", "no"], ts_ms: int) -> Json:
         """The ``msg`` of a ``trade``; counts into last price and volume."""
+        self.candles.trade(ts_ms, price, size, (self.book.best_bid, self.book.best_ask))
         self.last_price, self.last_size = price, size
         self.traded += size
         return {
@@ -167,15 +205,13 @@ class KalshiMarket:
         }
 
 
-class PolymarketMarket:
+class PolymarketMarket(_Market):
     """One Polymarket market: a single book in terms of outcome 0, shown as two mirrored token books."""
 
     def __init__(self, condition_id: str, record: Json, event: Json, tokens: tuple[str, str]) -> None:
+        super().__init__(record, event)
         self.condition_id = condition_id
-        self.record = record
-        self.event = event
         self.tokens = tokens
-        self.book = OrderBook()
         self.has_book = False
         self.timestamp_ms = 0
         self.last_trade_price = ""

@@ -1,6 +1,7 @@
 """Plays a source's timeline into both feeds: paced, from the first subscription on."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterable
 
@@ -10,10 +11,12 @@ from arb_pipeline.exchange.polymarket_feed import PolymarketFeed
 from arb_pipeline.exchange.source import (
     Action,
     BookRefresh,
+    Closed,
     KalshiFrame,
     LevelChange,
     Listed,
     PolymarketFrame,
+    Reopened,
     Source,
     TradePrint,
 )
@@ -22,6 +25,7 @@ __all__ = ["Player"]
 
 _BATCH = 128
 _SECOND = 1_000_000_000
+_SHORT_S = 0.05
 
 
 class Player:
@@ -57,31 +61,57 @@ class Player:
         self._kalshi = kalshi
         self._polymarket = polymarket
         self._speed = speed
+        self._rate = speed
         self._connections = connections
+        self._anchor: tuple[int, int] | None = None
+        self._paced_anew = asyncio.Event()
 
     async def run(self) -> None:
         """Wait for the first subscription, then play to the end."""
         await self.started.wait()
-        begun, self.started_wall_ns = time.monotonic_ns(), time.time_ns()
+        self._anchor, self.started_wall_ns = (time.monotonic_ns(), 0), time.time_ns()
         for at_ns, action in self._source.timeline():
-            await self._wait_until(begun, at_ns)
+            await self._wait_until(at_ns)
             self.position_ns = at_ns
             self._play(action)
             self.played += 1
         self.finished.set()
 
-    async def _wait_until(self, begun: int, at_ns: int) -> None:
+    def hurry(self, factor: float) -> None:
+        """Play ``factor`` times as fast as at the start from here on; 1 is the pace of the start."""
+        if self._anchor is not None:
+            now = time.monotonic_ns()
+            self._anchor = (now, self._due_ns(now))
+        self._rate = self._speed * factor
+        self._paced_anew.set()
+
+    def _due_ns(self, now: int) -> int:
+        """Playback time that a monotonic time corresponds to."""
+        wall_ns, played_ns = self._anchor or (now, 0)
+        return played_ns + int((now - wall_ns) * self._rate)
+
+    async def _wait_until(self, at_ns: int) -> None:
         if self._speed == float("inf"):
             if self.played % _BATCH == 0:
                 await asyncio.sleep(0)
                 for connection in list(self._connections()):
                     await connection.calm()
             return
-        ahead_ns = at_ns / self._speed - (time.monotonic_ns() - begun)
-        if ahead_ns > 0:
-            await asyncio.sleep(ahead_ns / _SECOND)
-        elif self.played % _BATCH == 0:
+        ahead_s = (at_ns - self._due_ns(time.monotonic_ns())) / self._rate / _SECOND
+        if ahead_s <= 0 and self.played % _BATCH == 0:
             await asyncio.sleep(0)
+        while ahead_s > 0:
+            await self._sleep(ahead_s)
+            ahead_s = (at_ns - self._due_ns(time.monotonic_ns())) / self._rate / _SECOND
+
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep; a long sleep ends when the pace changes, a short one is not worth the watch."""
+        if seconds < _SHORT_S:
+            await asyncio.sleep(seconds)
+            return
+        self._paced_anew.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._paced_anew.wait(), seconds)
 
     def _play(self, action: Action) -> None:
         match action:
@@ -99,6 +129,16 @@ class Player:
                 self._polymarket.refresh(action)
             case Listed():
                 self._feed(action.market_id).list_market(action.market_id)
+            case Closed():
+                self._close(action)
+            case Reopened():
+                self._feed(action.market_id).reopen_market(action.market_id)
+
+    def _close(self, action: Closed) -> None:
+        """Close a market; Kalshi's empty snapshot comes twice."""
+        self._feed(action.market_id).close_market(action.market_id, action.result)
+        if action.market_id in self._kalshi.markets:
+            self._kalshi.send_books(action.market_id)
 
     def _feed(self, market_id: str) -> KalshiFeed | PolymarketFeed:
         return self._kalshi if market_id in self._kalshi.markets else self._polymarket

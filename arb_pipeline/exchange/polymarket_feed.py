@@ -5,12 +5,14 @@ and PONG, a ``book`` after each trade with the hash and time of the change befor
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 import msgspec
 
 from arb_pipeline.exchange.connections import Connection
 from arb_pipeline.exchange.drafts import digest
+from arb_pipeline.exchange.faults import Faults
 from arb_pipeline.exchange.markets import PolymarketMarket, encode, plain_price, plain_size
 from arb_pipeline.exchange.source import BookRefresh, Json, LevelChange, PolymarketFrame, TradePrint
 from arb_pipeline.units import ONE, PRICE_SCALE, parse_price, parse_size
@@ -37,6 +39,7 @@ class PolymarketFeed:
         now_ms: the venue's clock.
         on_subscribed: called at every subscription to a token.
         hidden: condition ids not listed yet; the feed takes out what gets listed.
+        faults: those that strike subscriptions and markets.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class PolymarketFeed:
         on_subscribed: Callable[[], None],
         *,
         hidden: set[str],
+        faults: Faults,
     ) -> None:
         self.markets = {market.condition_id: market for market in markets}
         self.tokens = {
@@ -53,6 +57,7 @@ class PolymarketFeed:
         }
         self.hidden = hidden
         self.clients: list[PolymarketClient] = []
+        self._faults = faults
         self._routes: dict[str, list[PolymarketClient]] = {}
         self._now_ms = now_ms
         self._on_subscribed = on_subscribed
@@ -100,8 +105,12 @@ class PolymarketFeed:
             client.tokens[token] = None
             self._routes.setdefault(token, []).append(client)
         if dump and fresh:
-            found = [self.find(token) for token in fresh]
-            books = [market.book_event(index, initial=True) for market, index in filter(None, found)]
+            found = filter(None, map(self.find, fresh))
+            books = [
+                market.book_event(index, initial=True)
+                for market, index in found
+                if not self._faults.withholds_snapshot("polymarket", market.condition_id, market.tokens[index])
+            ]
             client.connection.send(encode(books), "book")
         if fresh:
             self._on_subscribed()
@@ -123,10 +132,10 @@ class PolymarketFeed:
         """Apply a level change and send it to the listeners of either token."""
         market = self.markets[change.market_id]
         best = market.book.best_bid, market.book.best_ask
-        market.book.set(change.side, change.price, change.size)
+        market.moving.set(change.side, change.price, change.size)
         market.timestamp_ms = self._now_ms()
         listeners = self._listeners(*market.tokens)
-        if not listeners:
+        if not listeners or self._is_quiet(market):
             return
         text = encode(market.price_change(change.side, change.price, change.size))
         for client in listeners:
@@ -139,6 +148,10 @@ class PolymarketFeed:
     def refresh(self, refresh: BookRefresh) -> None:
         """Send the whole book of each token to its listeners: same time and hash as the change before."""
         market = self.markets[refresh.market_id]
+        if not self._is_quiet(market):
+            self._send_books(market)
+
+    def _send_books(self, market: PolymarketMarket) -> None:
         for index, token in enumerate(market.tokens):
             if listeners := self._listeners(token):
                 text = encode(market.book_event(index, initial=False))
@@ -148,11 +161,15 @@ class PolymarketFeed:
     def trade(self, trade: TradePrint) -> None:
         """Print a trade for one of the two tokens; from now on the market-level last price is its."""
         market = self.markets[trade.market_id]
+        if market.shelf is not None:
+            return
         self._prints += 1
         price = ONE - trade.price if trade.outcome else trade.price
         bought = (trade.taker == "yes") != bool(trade.outcome)
         market.last_trade_price = padded_price(price)
         market.last_side = "BUY" if bought else "SELL"
+        if self._is_quiet(market):
+            return
         token = market.tokens[trade.outcome]
         event = {
             "market": market.condition_id,
@@ -180,6 +197,51 @@ class PolymarketFeed:
         for index, token in enumerate(market.tokens):
             self._send(encode([market.book_event(index, initial=True)]), "book", condition_id, self._listeners(token))
 
+    def close_market(self, condition_id: str, result: Literal["yes", "no", ""] = "") -> None:
+        """Close a market: its books are sent empty, and with a result it is resolved.
+
+        The resolution comes once per subscribed token, to who asked for the extra events. An event is closed with
+        the last of its markets.
+        """
+        market = self.markets[condition_id]
+        if market.shelf is not None:
+            return
+        now_ms = self._now_ms()
+        closed_at = datetime.fromtimestamp(now_ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%S+00")
+        changes: Json = {"closed": True, "acceptingOrders": False, "closedTime": closed_at}
+        if result:
+            prices = '["1", "0"]' if result == "yes" else '["0", "1"]'
+            changes |= {"outcomePrices": prices, "umaResolutionStatus": "resolved"}
+        market.close(changes, settled=bool(result))
+        market.timestamp_ms = now_ms
+        self._close_event(market.event)
+        self._send_books(market)
+        if not result:
+            return
+        text = encode(_market_resolved(market, int(result == "no"), now_ms))
+        for token in market.tokens:
+            listeners = [client for client in self._listeners(token) if client.custom_features]
+            self._send(text, "market_resolved", condition_id, listeners)
+
+    def reopen_market(self, condition_id: str) -> None:
+        """A closed market trades again; who listens gets its books as they are now."""
+        market = self.markets[condition_id]
+        if market.shelf is None:
+            return
+        market.reopen()
+        market.timestamp_ms = self._now_ms()
+        self._close_event(market.event)
+        self._send_books(market)
+
+    def _close_event(self, event: Json) -> None:
+        event["closed"] = all(market.get("closed") for market in event["markets"])
+
+    def _is_quiet(self, market: PolymarketMarket) -> bool:
+        """Whether nothing is sent of a market: it is closed, or a fault silences it."""
+        if market.shelf is not None:
+            return True
+        return bool(self._faults.on_markets) and self._faults.silences("polymarket", market.condition_id)
+
     def play(self, frame: PolymarketFrame) -> None:
         """Apply a recorded frame and send it on as it is to whoever listens to a token in it."""
         tokens: dict[str, None] = {}
@@ -188,6 +250,9 @@ class PolymarketFeed:
             tokens |= dict.fromkeys(event_tokens(event))
         kind = frame.events[0].get("event_type", "book") if frame.events else "unknown"
         market_id = str(frame.events[0].get("market", "")) if frame.events else ""
+        market = self.markets.get(market_id)
+        if market is not None and self._is_quiet(market):
+            return
         self._send(frame.text, kind, market_id, self._listeners(*tokens))
 
     def _apply(self, event: Json) -> None:
@@ -212,7 +277,7 @@ class PolymarketFeed:
             price, bid = parse_price(entry["price"]), entry["side"] == "BUY"
             if index:
                 price, bid = ONE - price, not bid
-            market.book.set("bid" if bid else "ask", price, parse_size(entry["size"]))
+            market.moving.set("bid" if bid else "ask", price, parse_size(entry["size"]))
             market.timestamp_ms = int(event["timestamp"])
 
     def _apply_book(self, event: Json) -> None:
@@ -220,7 +285,7 @@ class PolymarketFeed:
         if found is None:
             return
         market, index = found
-        market.book.replace(*book_levels(event, index))
+        market.moving.replace(*book_levels(event, index))
         market.has_book = True
         market.timestamp_ms = int(event["timestamp"])
         market.last_trade_price = event.get("last_trade_price", market.last_trade_price)
@@ -266,6 +331,21 @@ def book_levels(book: Json, index: int) -> tuple[list[tuple[int, int]], list[tup
     if index:
         return [(ONE - price, size) for price, size in asks], [(ONE - price, size) for price, size in bids]
     return bids, asks
+
+
+def _market_resolved(market: PolymarketMarket, winner: int, now_ms: int) -> Json:
+    outcomes: list[str] = msgspec.json.decode(market.record["outcomes"])
+    return {
+        "id": market.record["id"],
+        "market": market.condition_id,
+        "assets_ids": list(market.tokens),
+        "winning_asset_id": market.tokens[winner],
+        "winning_outcome": outcomes[winner],
+        "event_message": {"id": market.event.get("id", "")},
+        "timestamp": str(now_ms),
+        "event_type": "market_resolved",
+        "tags": [],
+    }
 
 
 def _new_market(market: PolymarketMarket, now_ms: int) -> Json:

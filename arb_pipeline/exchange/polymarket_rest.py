@@ -205,7 +205,8 @@ class PolymarketRest:
         return {**self._market_record(market), "events": [parent]}
 
     def _market_record(self, market: PolymarketMarket) -> Json:
-        return {**market.record, **market.quotes()} if self._live_quotes and market.has_book else market.record
+        live = self._live_quotes and market.has_book and not market.closed
+        return {**market.record, **market.quotes()} if live else market.record
 
     def _guarded(self, handler: _Handler) -> _Handler:
         async def guarded(request: web.Request) -> web.Response:

@@ -14,7 +14,7 @@ from aiohttp import WSMsgType, web
 
 from arb_pipeline.clock import wall_ms
 from arb_pipeline.exchange import kalshi_rest, polymarket_rest
-from arb_pipeline.exchange.connections import Connection
+from arb_pipeline.exchange.connections import Connection, SentLog
 from arb_pipeline.exchange.faults import FAULTS, FaultError, Faults
 from arb_pipeline.exchange.kalshi_feed import KalshiClient, KalshiFeed
 from arb_pipeline.exchange.markets import KalshiMarket, PolymarketMarket, encode
@@ -23,11 +23,13 @@ from arb_pipeline.exchange.polymarket_feed import PolymarketClient, PolymarketFe
 from arb_pipeline.exchange.recorded import market_tokens
 from arb_pipeline.exchange.signing import ThrowAwayKey
 from arb_pipeline.exchange.source import InitialBook, Json, Source
+from arb_pipeline.exchange.strikes import Strikes
 
 __all__ = ["Exchange", "run_forever", "start"]
 
 HEARTBEAT_S = 10.0
 TICKER_S = 1.0
+_PAST_LOGS = 100
 _NULLABLE = frozenset({"tags", "settlement_sources", "price_ranges", "events", "series", "clobRewards"})
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -57,7 +59,6 @@ class Exchange:
             raise ValueError(f"speed {speed} does not move; give playback seconds per second, or infinity")
         self.port = 0
         self.name = f"local exchange: {source.name}"
-        self.faults = Faults()
         self._source = source
         self._key = key or ThrowAwayKey()
         self._offset_ns = source.clock_offset_ns(time.time_ns())
@@ -65,27 +66,36 @@ class Exchange:
         self._ticker_s = ticker_s
         self._numbers = {"kalshi": 0, "polymarket": 0}
         self._open: dict[Connection, None] = {}
-        self._past: list[Json] = []
+        self._past: list[SentLog] = []
         self._runner: web.AppRunner | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
         hidden, books = source.hidden, source.books()
-        kalshi_events = list(source.kalshi_events())
-        polymarket_events = list(source.polymarket_events())
+        kalshi_events = [_own(event) for event in source.kalshi_events()]
+        polymarket_events = [_own(event) for event in source.polymarket_events()]
+        kalshi_markets = _kalshi_markets(source, books, kalshi_events)
+        polymarket_markets = _polymarket_markets(books, polymarket_events, self._now_ms())
+        self.faults = Faults(
+            {market.ticker for market in kalshi_markets} | {market.condition_id for market in polymarket_markets},
+            {token for market in polymarket_markets for token in market.tokens},
+        )
         self.kalshi = KalshiFeed(
-            _kalshi_markets(source, books, kalshi_events),
+            kalshi_markets,
             self._now_ms,
             self._subscribed,
             sending_ts=sending_ts,
             hidden=set(hidden),
+            faults=self.faults,
         )
         self.polymarket = PolymarketFeed(
-            _polymarket_markets(books, polymarket_events, self._now_ms()),
+            polymarket_markets,
             self._now_ms,
             self._subscribed,
             hidden=set(hidden),
+            faults=self.faults,
         )
         self.player = Player(source, self.kalshi, self.polymarket, speed, lambda: self._open)
+        self._strikes = Strikes(self.faults, self.kalshi, self.polymarket, self.player, lambda: self._open)
         self._kalshi_rest = kalshi_rest.KalshiRest(
             self.kalshi, kalshi_events, list(source.kalshi_series()), self._key, live_quotes=source.live_quotes
         )
@@ -120,6 +130,7 @@ class Exchange:
                 web.get("/_exchange/sent", self._sent),
                 web.get("/_exchange/fault", self._list_faults),
                 web.post("/_exchange/fault", self._fault),
+                web.post("/_exchange/fault/clear", self._clear_faults),
             ]
         )
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -130,6 +141,7 @@ class Exchange:
 
     async def stop(self) -> None:
         """Close all sockets and the port."""
+        self._strikes.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -207,8 +219,11 @@ class Exchange:
     async def _kalshi_socket(self, request: web.Request) -> web.StreamResponse:
         if not self._key.accepts(request.headers, request.method, request.path, wall_ms()):
             return kalshi_rest.unauthorized()
+        if self.faults.refuses("kalshi"):
+            return _too_many_requests()
         async with self._socket(request, "kalshi") as connection:
             client = KalshiClient(connection)
+            self.kalshi.clients.append(client)
             beat = asyncio.create_task(_heartbeat(connection))
             try:
                 async for message in connection.ws:
@@ -220,6 +235,8 @@ class Exchange:
         return connection.ws
 
     async def _polymarket_socket(self, request: web.Request) -> web.StreamResponse:
+        if self.faults.refuses("polymarket"):
+            return _too_many_requests()
         async with self._socket(request, "polymarket") as connection:
             client = PolymarketClient(connection)
             self.polymarket.clients.append(client)
@@ -236,8 +253,8 @@ class Exchange:
         ws = web.WebSocketResponse(compress=False, max_msg_size=0)
         await ws.prepare(request)
         self._numbers[venue] += 1
-        label = f"{venue}-{self._numbers[venue]}"
-        connection = Connection(request, ws, venue, label, self.faults, log_frames=self._log_frames)
+        sent = SentLog(f"{venue}-{self._numbers[venue]}", keep=self._log_frames)
+        connection = Connection(request, ws, venue, sent, self.faults)
         self._open[connection] = None
         pump = asyncio.create_task(connection.pump())
         try:
@@ -246,7 +263,9 @@ class Exchange:
             pump.cancel()
             await asyncio.gather(pump, return_exceptions=True)
             del self._open[connection]
-            self._past.append(_sent_record(connection, is_open=False))
+            self._past.append(connection.sent)
+            for log in self._past[:-_PAST_LOGS][-1:]:
+                log.drop_frames()
 
     def _subscribed(self) -> None:
         self.player.started.set()
@@ -270,7 +289,7 @@ class Exchange:
                 "finished": self.player.finished.is_set(),
                 "position_ns": self.player.position_ns,
                 "played": self.player.played,
-                "connections": [connection.label for connection in self._open],
+                "connections": [connection.sent.label for connection in self._open],
                 "clock_offset": self.clock_offset_s,
             }
         )
@@ -286,10 +305,20 @@ class Exchange:
         return _json({"market_id": market_id, "bids": market.book.bid_levels(), "asks": market.book.ask_levels()})
 
     async def _sent(self, request: web.Request) -> web.Response:
-        records = self._past + [_sent_record(connection, is_open=True) for connection in self._open]
-        if request.query.get("log") == "1":
-            logs = {connection.label: list(connection.log) for connection in self._open}
-            records = [{**record, "log": logs.get(record["connection"], [])} for record in records]
+        """What each connection was sent; ``log=1`` adds the frames kept, after number ``after`` and up to ``limit``."""
+        query = request.query
+        wanted = query.get("connection", "")
+        try:
+            after, limit = int(query.get("after", 0)), int(query.get("limit", sys.maxsize))
+        except ValueError:
+            return _json({"error": f"after and limit must be integers: {request.query_string!r}"}, 400)
+        logs = [(log, False) for log in self._past] + [(connection.sent, True) for connection in self._open]
+        records: list[Json] = []
+        for log, is_open in logs:
+            if wanted in {"", log.label}:
+                record = {"connection": log.label, "open": is_open, "sent": log.number, "frames": dict(log.frames)}
+                kept = {"log": log.entries(max(after, 0), max(limit, 0))} if query.get("log") == "1" else {}
+                records.append(record | kept)
         return _json({"connections": records})
 
     async def _list_faults(self, request: web.Request) -> web.Response:  # noqa: ARG002 - the same for everyone
@@ -298,7 +327,7 @@ class Exchange:
                 "kind": fault.kind,
                 "venue": fault.venue,
                 "market": fault.market_id,
-                "left": fault.count,
+                "left": fault.left,
                 "struck": fault.struck,
             }
             for fault in self.faults.all
@@ -307,14 +336,14 @@ class Exchange:
 
     async def _fault(self, request: web.Request) -> web.Response:
         try:
-            fault = self.faults.add(await request.json())
+            fault = self._strikes.take(await request.json())
         except (FaultError, json.JSONDecodeError) as error:
             return _json({"error": str(error)}, 400)
-        if FAULTS[fault.kind].point == "now":
-            for connection in [connection for connection in self._open if fault.fits(connection.venue)]:
-                connection.abort()
-            fault.strike()
-        return _json({"kind": fault.kind, "venue": fault.venue, "market": fault.market_id, "count": fault.count})
+        record = {"kind": fault.kind, "venue": fault.venue, "market": fault.market_id, "count": fault.count}
+        return _json({**record, "struck": fault.struck})
+
+    async def _clear_faults(self, request: web.Request) -> web.Response:  # noqa: ARG002 - all are meant
+        return _json({"cleared": self._strikes.clear()})
 
     @web.middleware
     async def _fault_middleware(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -406,8 +435,13 @@ def _polymarket_markets(books: Mapping[str, InitialBook], events: list[Json], no
     return markets
 
 
-def _sent_record(connection: Connection, *, is_open: bool) -> Json:
-    return {"connection": connection.label, "open": is_open, "frames": dict(connection.sent)}
+def _own(event: Json) -> Json:
+    """A copy of an event whose markets may change while the source's stay as they are."""
+    return {**event, "markets": [dict(market) for market in event.get("markets") or ()]}
+
+
+def _too_many_requests() -> web.Response:
+    return _json({"error": "too many requests"}, 429)
 
 
 def _rest_venue(path: str) -> str:

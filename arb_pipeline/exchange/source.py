@@ -14,12 +14,14 @@ from arb_pipeline.model import Level, Side
 __all__ = [
     "Action",
     "BookRefresh",
+    "Closed",
     "InitialBook",
     "Json",
     "KalshiFrame",
     "LevelChange",
     "Listed",
     "PolymarketFrame",
+    "Reopened",
     "Source",
     "TradePrint",
 ]
@@ -80,6 +82,22 @@ class Listed(msgspec.Struct, frozen=True):
     market_id: str
 
 
+class Closed(msgspec.Struct, frozen=True):
+    """A market stops trading: its book is emptied, and it is settled if there is a result.
+
+    What happens to it while it is closed shows when it opens again, and not before.
+    """
+
+    market_id: str
+    result: Literal["yes", "no", ""] = ""
+
+
+class Reopened(msgspec.Struct, frozen=True):
+    """A closed market without a result trades again."""
+
+    market_id: str
+
+
 class KalshiFrame(msgspec.Struct, frozen=True):
     """A recorded Kalshi message, to be sent with its ``msg`` untouched in a new envelope.
 
@@ -105,7 +123,7 @@ class PolymarketFrame(msgspec.Struct, frozen=True):
     events: tuple[Json, ...]
 
 
-Action = LevelChange | TradePrint | BookRefresh | Listed | KalshiFrame | PolymarketFrame
+Action = LevelChange | TradePrint | BookRefresh | Listed | Closed | Reopened | KalshiFrame | PolymarketFrame
 
 
 class Source(Protocol):

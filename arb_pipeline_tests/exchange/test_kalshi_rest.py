@@ -5,11 +5,13 @@ import httpx
 import pytest
 
 from arb_pipeline.exchange import Exchange, GeneratedSource, start
+from arb_pipeline.exchange.source import LevelChange, TradePrint
 from arb_pipeline_tests.exchange.client import kalshi_headers
-from arb_pipeline_tests.exchange.conftest import TODAY
+from arb_pipeline_tests.exchange.conftest import TODAY, Scripted
 
 REST = "/trade-api/v2"
 A = "KXFEDDECISION-26DEC-C25"
+M = 1_000_000
 
 
 async def pages(http: httpx.AsyncClient, path: str, key: str, **params: Any) -> list[Any]:
@@ -100,6 +102,13 @@ async def test_books_have_the_best_level_last_and_quotes_agree(http: httpx.Async
         (f"/markets/{A}/orderbook?depth=101", 400, "code"),
         ("/markets?min_close_ts=1&status=open", 400, "code"),
         ("/portfolio/balance", 401, "error"),
+        ("/markets/candlesticks?start_ts=0&end_ts=60&period_interval=1", 400, "code"),
+        (f"/markets/candlesticks?market_tickers={A}&start_ts=0&end_ts=60", 400, "msg"),
+        (f"/markets/candlesticks?market_tickers={A}&start_ts=0&end_ts=60&period_interval=5", 400, "code"),
+        (f"/markets/candlesticks?market_tickers={A},B&start_ts=0&end_ts=300061&period_interval=1", 400, "code"),
+        (f"/series/KXNOTHING/markets/{A}/candlesticks?start_ts=0&end_ts=60&period_interval=1", 404, "error"),
+        (f"/series/KXFEDDECISION/markets/{A}/candlesticks?start_ts=9&end_ts=8&period_interval=1", 400, "code"),
+        (f"/series/KXFEDDECISION/markets/{A}/candlesticks?start_ts=0&end_ts=300060&period_interval=1", 400, "code"),
     ],
 )
 async def test_error_shapes(http: httpx.AsyncClient, path: str, status: int, key: str) -> None:
@@ -157,3 +166,102 @@ async def test_trades_are_newest_first_and_pageable() -> None:
         ticker = trades[0]["ticker"]
         own = await pages(http, f"{REST}/markets/trades", "trades", ticker=ticker)
         assert own == [trade for trade in trades if trade["ticker"] == ticker]
+
+
+async def test_trades_page_completely_within_their_times(
+    still: Exchange, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trade(number: int) -> None:
+        monkeypatch.setattr(still.kalshi, "_now_ms", lambda: 1_000_000 + 500 * number)
+        still.kalshi.trade(TradePrint(A, 4_000 + number, M, "yes"))
+
+    for number in range(20):
+        trade(number)
+    first = (await http.get(f"{REST}/markets/trades", params={"limit": 8})).json()
+    trade(20)
+    rest = await pages(http, f"{REST}/markets/trades", "trades", limit=8)
+    second = (await http.get(f"{REST}/markets/trades", params={"limit": 8, "cursor": first["cursor"]})).json()
+    assert [trade["trade_id"] for trade in first["trades"] + second["trades"]] == [
+        trade["trade_id"] for trade in rest[1:17]
+    ]
+    assert len(rest) == 21
+    within = await pages(http, f"{REST}/markets/trades", "trades", limit=2, min_ts=1002, max_ts=1004)
+    times = [f"1970-01-01T00:16:{text}Z" for text in ("44", "43.5", "43", "42.5", "42")]
+    assert [trade["created_time"] for trade in within] == times
+    none = await http.get(f"{REST}/markets/trades", params={"is_block_trade": "true"})
+    assert none.json()["trades"] == []
+
+
+async def test_candlesticks_tell_quotes_and_trades_by_their_inclusive_end(
+    scripted: Scripted, still: Exchange, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bid, _), (ask, _) = max(scripted.books()[A].bids), min(scripted.books()[A].asks)
+    steps: list[tuple[int, TradePrint | LevelChange]] = [
+        (60_001, TradePrint(A, ask, 2 * M, "yes")),
+        (119_000, LevelChange(A, "bid", bid + 100, M)),
+        (120_000, TradePrint(A, bid, M, "no")),
+        (400_000, LevelChange(A, "bid", bid + 100, 0)),
+    ]
+    now = {"ms": 0}
+    monkeypatch.setattr(still.kalshi, "_now_ms", lambda: now["ms"])
+    for now["ms"], step in steps:
+        if isinstance(step, TradePrint):
+            still.kalshi.trade(step)
+        else:
+            still.kalshi.change_level(step)
+
+    def text(price: int) -> str:
+        return f"{price / 10_000:.4f}"
+
+    path = f"{REST}/series/KXFEDDECISION/markets/{A}/candlesticks"
+    query: dict[str, str | int] = {"start_ts": 0, "end_ts": 600, "period_interval": 1}
+    body = (await http.get(path, params=query)).json()
+    assert body["ticker"] == A
+    traded, quoted = body["candlesticks"]
+    assert (traded["end_period_ts"], traded["volume_fp"]) == (120, "3.00")
+    assert traded["yes_bid"] == {
+        "open_dollars": text(bid),
+        "low_dollars": text(bid),
+        "high_dollars": text(bid + 100),
+        "close_dollars": text(bid + 100),
+    }
+    assert traded["price"] == {
+        "open_dollars": text(ask),
+        "low_dollars": text(bid),
+        "high_dollars": text(ask),
+        "close_dollars": text(bid),
+        "mean_dollars": text(round((2 * ask + bid) / 3)),
+        "previous_dollars": None,
+    }
+    assert (quoted["end_period_ts"], quoted["volume_fp"]) == (420, "0.00")
+    assert quoted["price"] == {
+        **dict.fromkeys(("open_dollars", "low_dollars", "high_dollars", "close_dollars", "mean_dollars")),
+        "previous_dollars": text(bid),
+    }
+    narrow = (await http.get(path, params={**query, "start_ts": 120, "end_ts": 419})).json()["candlesticks"]
+    assert narrow == [traded]
+    (hour,) = (await http.get(path, params={**query, "end_ts": 3600, "period_interval": 60})).json()["candlesticks"]
+    assert (hour["end_period_ts"], hour["price"]) == (3600, traded["price"])
+    later = {**query, "start_ts": 130, "end_ts": 200}
+    assert (await http.get(path, params=later)).json()["candlesticks"] == []
+    (made,) = (await http.get(path, params={**later, "include_latest_before_start": "true"})).json()["candlesticks"]
+    assert (made["end_period_ts"], made["volume_fp"]) == (180, "0.00")
+    assert (made["price"]["close_dollars"], made["price"]["previous_dollars"]) == (None, text(bid))
+    assert made["yes_bid"]["open_dollars"] == made["yes_bid"]["close_dollars"] == text(bid + 100)
+    other = "KXFEDDECISION-26DEC-H0"
+    many = (await http.get(f"{REST}/markets/candlesticks", params={"market_tickers": f"{A},X,{other}", **query})).json()
+    assert many["markets"] == [
+        {"market_ticker": A, "candlesticks": [traded, quoted]},
+        {"market_ticker": other, "candlesticks": []},
+    ]
+
+
+async def test_the_schedule_pauses_on_thursday_mornings(http: httpx.AsyncClient) -> None:
+    schedule = (await http.get(f"{REST}/exchange/schedule")).json()["schedule"]
+    (week,) = schedule["standard_hours"]
+    assert [(day["open_time"], day["close_time"]) for day in week["thursday"]] == [
+        ("00:00", "03:00"),
+        ("05:00", "00:00"),
+    ]
+    assert week["sunday"] == week["monday"] == [{"open_time": "00:00", "close_time": "00:00"}]
+    assert schedule["maintenance_windows"] == []

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from arb_pipeline.exchange import Exchange, start
+from arb_pipeline.exchange.signing import ThrowAwayKey
 from arb_pipeline.exchange.source import LevelChange
 from arb_pipeline.settings import Settings
 from arb_pipeline_tests.exchange.client import kalshi_socket, polymarket_socket
@@ -74,18 +75,47 @@ async def test_control_tells_books_and_what_was_sent(
     (sent,) = (await http.get("/_exchange/sent", params={"log": 1})).json()["connections"]
     assert sent["connection"] == "kalshi-1"
     assert sent["frames"] == {"subscribed": 1, "orderbook_snapshot": 1}
-    assert sent["log"] == frames
+    assert [(entry["number"], entry["type"]) for entry in sent["log"]] == [(1, "subscribed"), (2, "orderbook_snapshot")]
+    assert [entry["frame"] for entry in sent["log"]] == frames
+    assert time.time_ns() - 5 * 10**9 < sent["log"][0]["sent_ns"] <= sent["log"][1]["sent_ns"] <= time.time_ns()
     await socket.ws.close()
     for _ in range(500):
-        (record,) = (await http.get("/_exchange/sent")).json()["connections"]
+        (record,) = (await http.get("/_exchange/sent", params={"log": 1})).json()["connections"]
         if not record["open"]:
             break
         await asyncio.sleep(0.01)
     assert not record["open"]
+    assert (record["sent"], record["log"]) == (2, sent["log"])
     assert record["frames"] == sent["frames"]
     book = (await http.get("/_exchange/book", params={"market": A})).json()
     assert book["bids"] == sorted(book["bids"], reverse=True)
     assert (await http.get("/_exchange/book", params={"market": "KXNOTHING"})).status_code == 404
+
+
+async def test_the_sent_log_is_bounded_numbered_and_read_in_parts(
+    scripted: Scripted, signing_key: ThrowAwayKey
+) -> None:
+    scripted.script += [(number, LevelChange(A, "bid", 100, number * M)) for number in range(1, 21)]
+    async with (
+        await start(scripted, log_frames=10, ticker_s=60, key=signing_key) as exchange,
+        httpx.AsyncClient(base_url=exchange.announcement()["control_url"]) as control,
+    ):
+        socket = await kalshi_socket(exchange)
+        params = {"channels": ["orderbook_delta"], "market_tickers": [A]}
+        await socket.send({"id": 1, "cmd": "subscribe", "params": params})
+        await socket.messages(22)
+
+        async def log(**query: str | int) -> list[tuple[int, str]]:
+            (record,) = (await control.get("/sent", params={"log": 1, **query})).json()["connections"]
+            assert record["sent"] == 22
+            return [(entry["number"], entry["frame"]) for entry in record["log"]]
+
+        frames = list(enumerate(socket.frames, 1))
+        assert await log() == frames[12:]
+        assert await log(connection="kalshi-1", after=14, limit=3) == frames[14:17]
+        assert await log(after=22) == []
+        assert (await control.get("/sent", params={"connection": "kalshi-2"})).json() == {"connections": []}
+        assert (await control.get("/sent", params={"after": "x"})).status_code == 400
 
 
 async def test_truth_is_told_with_wall_times_of_what_was_played(scripted: Scripted, still: Exchange) -> None:
