@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,6 +41,8 @@ app = typer.Typer(
 )
 match_app = typer.Typer(help="Pair the markets of both venues.", invoke_without_command=True)
 app.add_typer(match_app, name="match")
+listeners_app = typer.Typer(help="Say what to capture: named filters, kept in listeners.yaml.", no_args_is_help=True)
+app.add_typer(listeners_app, name="listeners")
 
 _WIDTH = 140
 """Columns of what is written to a file or a pipe, which has no width of its own."""
@@ -84,7 +86,8 @@ def discover(
     if as_json:
         _emit_json({name: asdict(one) for name, one in found.items()})
     for name, one in () if as_json else found.items():
-        out.print(f"{name}: {one.rows['events']:,} events, {one.rows['markets']:,} markets", highlight=False)
+        events, markets, changed = (one.rows[table] for table in ("events", "markets", "market_history"))
+        out.print(f"{name}: {events:,} events, {markets:,} markets, {changed:,} new, changed or gone", highlight=False)
 
 
 @app.command()
@@ -101,6 +104,44 @@ def capture(
     with _progress() as step:
         summary = pipeline.capture(settings, store, _venues(settings, venue), step)
     _emit_summary(summary, as_json)
+
+
+@app.command()
+def record(  # noqa: PLR0917 - typer makes options of parameters
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="folder to make, in the recording format")],
+    venue: VenueOption = None,
+    max_seconds: Annotated[float | None, typer.Option(help="stop after so long; default: run until Ctrl-C")] = None,
+    lake: LakeOption = None,
+    from_lake: Annotated[str | None, typer.Option(help="export what this lake holds instead of capturing")] = None,
+    start: Annotated[datetime | None, typer.Option(help="with --from-lake: received at or after, UTC")] = None,
+    end: Annotated[datetime | None, typer.Option(help="with --from-lake: received before, UTC")] = None,
+    run: Annotated[list[str] | None, typer.Option(help="with --from-lake: only this capture run; repeatable")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Capture live order books into a recording, for `arb replay` and `arb exchange`. Ctrl-C writes it and stops."""
+    from arb_pipeline import pipeline
+    from arb_pipeline.capture.export import export
+    from arb_pipeline.venues import VENUES
+
+    if from_lake is None and (start or end or run):
+        raise ArbError("--start, --end and --run choose from what a lake holds: name it with --from-lake")
+    settings, store = _open(from_lake or lake, max_seconds=max_seconds)
+    names = _venues(settings, venue)
+    with _progress() as step:
+        if from_lake is not None:
+            since, until = (None if at is None else at.replace(tzinfo=UTC) for at in (start, end))
+            wanted = {name: registered for name, registered in VENUES.items() if name in names}
+            made = export(store, target, since, until, runs=run, venues=wanted, progress=step)
+        else:
+            _, made = pipeline.record(settings, store, target, names, step)
+    if as_json:
+        _emit_json(made.metadata())
+        return
+    for name, count in made.frames.items():
+        left = made.rest_left_out[name]
+        rest = f"; {left:,} answers over REST are left out" if left else ""
+        out.print(f"{name}: {count:,} frames of {made.markets[name]:,} markets{rest}", highlight=False)
+    out.print(f"Recording: {made.path}", soft_wrap=True)
 
 
 @app.command()
@@ -170,6 +211,89 @@ def match_evaluate(
         _emit_json(measured)
     else:
         out.print_json(json.dumps({key: value for key, value in measured.items() if key != "pairs"}))
+
+
+@listeners_app.command("list")
+def listeners_list(lake: LakeOption = None, as_json: JsonOption = False) -> None:
+    """Print every listener, with the number of discovered markets that it selects."""
+    from arb_pipeline import pipeline
+
+    settings, store = _open(lake)
+    counted = pipeline.count_listeners(settings, store)
+    if as_json:
+        _emit_json([{**one.model_dump(mode="json"), "markets": count} for one, count in counted])
+        return
+    grid = Table(title=f"Listeners of {settings.listeners_path}", title_justify="left")
+    for name in ("name", "venue", "active", "markets", "filters"):
+        grid.add_column(name, overflow="fold", justify="right" if name == "markets" else "left")
+    for one, count in counted:
+        told = one.model_dump(mode="json", exclude_defaults=True, exclude={"name", "venue", "is_active"})
+        filters = "; ".join(f"{field}: {_listed(value)}" for field, value in told.items())
+        grid.add_row(
+            escape(one.name), one.venue, "yes" if one.is_active else "paused", f"{count:,}", escape(filters or "none")
+        )
+    out.print(grid)
+    if not settings.listeners_path.exists():
+        out.print("There is no such file: each venue has one listener without filters. 'arb listeners seed' makes one.")
+
+
+@listeners_app.command("add")
+def listeners_add(
+    name: Annotated[str, typer.Argument(help="a name of its own")],
+    venue: Annotated[str, typer.Argument(help="kalshi or polymarket")],
+    filters: Annotated[list[str] | None, typer.Argument(help="FIELD=VALUE; a field given again adds a value")] = None,
+) -> None:
+    """Add a listener: arb listeners add fed kalshi series_tickers=KXFED series_tickers=KXCPI min_volume=1000."""
+    from arb_pipeline.capture.listeners import add_listener
+
+    fields: dict[str, list[str]] = {}
+    for given in filters or ():
+        field, sign, value = given.partition("=")
+        if not (field and sign and value):
+            raise ArbError(f"{given!r} is no filter: give FIELD=VALUE, such as min_volume=1000")
+        fields.setdefault(field, []).append(value)
+    settings, _ = _open(None)
+    path = settings.listeners_path
+    first = not path.exists()
+    single = {field: values[0] if len(values) == 1 else values for field, values in fields.items()}
+    add_listener(path, {"name": name, "venue": venue, **single})
+    out.print(f"{path}: {escape(name)} added", highlight=False)
+    if first:
+        out.print("The file is new: from now on only what it lists is captured.", highlight=False)
+
+
+@listeners_app.command("pause")
+def listeners_pause(name: Annotated[str, typer.Argument(help="name of the listener")]) -> None:
+    """Pause a listener: from the next capture on it selects nothing."""
+    _set_active(name, active=False)
+
+
+@listeners_app.command("resume")
+def listeners_resume(name: Annotated[str, typer.Argument(help="name of the listener")]) -> None:
+    """Resume a paused listener."""
+    _set_active(name, active=True)
+
+
+@listeners_app.command("seed")
+def listeners_seed() -> None:
+    """Write an example file, with every filter explained, that captures what is captured without a file."""
+    from arb_pipeline.capture.listeners import seed_listeners
+
+    settings, _ = _open(None)
+    seed_listeners(settings.listeners_path)
+    out.print(f"{settings.listeners_path} written", highlight=False)
+
+
+def _set_active(name: str, *, active: bool) -> None:
+    from arb_pipeline.capture.listeners import set_active
+
+    settings, _ = _open(None)
+    set_active(settings.listeners_path, name, active=active)
+    out.print(f"{settings.listeners_path}: {escape(name)} {'resumed' if active else 'paused'}", highlight=False)
+
+
+def _listed(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 @app.command()
@@ -242,6 +366,74 @@ def sql(
         _emit_json(result.to_pylist())
     else:
         _emit_table(result, "")
+
+
+@app.command()
+def watch(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="VENUE MARKET...", help="markets by ticker, condition or token id, slug or page address"
+        ),
+    ],
+    depth: Annotated[int, typer.Option(min=1, help="levels of each side")] = 5,
+    once: Annotated[bool, typer.Option("--once", help="print the books once they are there, and end")] = False,
+    wait: Annotated[float, typer.Option(min=0.1, help="with --once: wait so long for the books, seconds")] = 15.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Live books of named markets side by side, e.g. arb watch kalshi KXFED-26DEC poly fed-decision-in-december.
+
+    Two markets of different venues are compared as well: the gap both ways, net of fees. Into a pipe the books are
+    printed once; with --json, one document a second.
+    """
+    from rich.live import Live
+
+    from arb_pipeline import watch as watching
+    from arb_pipeline.capture.serve import run_until_signalled
+
+    settings, _ = _open(None)
+    markets = asyncio.run(watching.find(settings, watching.parse_names(names)))
+    if once or not (as_json or out.is_terminal):
+        view = watching.look(settings, markets, wait)
+        if as_json:
+            _emit_json(view.document(depth))
+        else:
+            out.print(view.render(depth))
+        if all(book.age_s is None for book in view.books):
+            raise ArbError(f"no book came within {wait:g} s")
+    elif as_json:
+
+        def emit(view: "watching.View") -> bool:
+            _emit_json(view.document(depth))
+            sys.stdout.flush()
+            return False
+
+        run_until_signalled(lambda stop: watching.watch(settings, markets, emit, stop, refresh_s=1.0))
+    else:
+        with Live(console=out, auto_refresh=False) as live:
+
+            def draw(view: "watching.View") -> bool:
+                live.update(view.render(depth), refresh=True)
+                return False
+
+            run_until_signalled(lambda stop: watching.watch(settings, markets, draw, stop))
+
+
+@app.command()
+def status(
+    venue: VenueOption = None,
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How capture is doing, by what it committed to the lake: age of the newest frame, rate, lag, gaps, anomalies."""
+    from arb_pipeline.status import capture_status, status_grid
+
+    settings, store = _open(lake)
+    found = [capture_status(settings, store, name) for name in _venues(settings, venue)]
+    if as_json:
+        _emit_json({one.venue: one.metadata() for one in found})
+    else:
+        out.print(status_grid(found))
 
 
 @app.command()

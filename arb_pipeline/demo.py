@@ -368,6 +368,7 @@ def _settings(home: Path, environment: Mapping[str, str]) -> Settings:
         **{name: value for name, value in environment.items() if name not in _SECRET},
         "ARB_LAKE": str(home / "lake"),
         "ARB_MATCHES_PATH": str(home / "matches.yaml"),
+        "ARB_LISTENERS_PATH": str(home / "listeners.yaml"),
         "ARB_REPORTS_PATH": str(home / "reports"),
     }
     lines = [f"{name}='{value}'" for name, value in kept.items()]

@@ -194,6 +194,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         mutually_exclusive: at most one market resolves YES (never a promise that one does).
+        series_ids, tag_ids: the venue's own ids of the series and tags, where they have ids beside their names.
         raw: the venue's record as received without its markets, compact JSON.
     """
 
@@ -206,6 +207,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     url: str = ""
     category: str = ""
     tags: tuple[str, ...] = ()
+    series_ids: tuple[str, ...] = ()
+    tag_ids: tuple[str, ...] = ()
     rules: str = ""
     mutually_exclusive: bool = False
     settlement_sources: tuple[SettlementSource, ...] = ()

@@ -5,12 +5,14 @@ The command line and Dagster's assets call these, so that neither of them holds 
 """
 
 import json
+import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import pyarrow as pa
@@ -21,15 +23,19 @@ from arb_pipeline.arbitrage.opportunities import Evaluation, funnel
 from arb_pipeline.arbitrage.opportunities import evaluate as evaluate_pairs
 from arb_pipeline.arbitrage.pairs import Direction, MarketData, Pair
 from arb_pipeline.arbitrage.spreads import break_even, latest_spreads
+from arb_pipeline.capture import listeners as listening
+from arb_pipeline.capture.export import Exported, export
 from arb_pipeline.capture.recorder import Recorder
 from arb_pipeline.capture.serve import run_until_signalled
 from arb_pipeline.capture.summary import CaptureStatus, CaptureSummary
 from arb_pipeline.capture.universe import select
 from arb_pipeline.clock import datetime_from_ns
 from arb_pipeline.errors import ArbError
-from arb_pipeline.model import Market, MatchStatus, Relation
+from arb_pipeline.model import Event, Market, MarketStatus, MatchStatus, Relation
+from arb_pipeline.recordings import check_target
 from arb_pipeline.settings import Settings
 from arb_pipeline.storage.catalogue import read_events, read_markets, write_catalogue
+from arb_pipeline.storage.history import record_changes
 from arb_pipeline.storage.lake import Lake, Partition
 from arb_pipeline.venues import VENUES
 from arb_pipeline.venues import venue as registered
@@ -43,12 +49,14 @@ __all__ = [
     "Discovery",
     "Report",
     "capture",
+    "count_listeners",
     "discover",
     "evaluate_hour",
     "evaluate_hours",
     "load_pairs",
     "match_markets",
     "newest_spreads",
+    "record",
     "report",
     "universe",
 ]
@@ -59,7 +67,7 @@ _HOPEFUL = (MatchStatus.AUTO, MatchStatus.APPROVED, MatchStatus.REVIEW)
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """What one listing of a venue came to."""
+    """What one listing of a venue came to; ``rows`` of ``market_history`` are markets new, changed or gone."""
 
     fetched_at: datetime
     rows: dict[str, int]
@@ -68,7 +76,7 @@ class Discovery:
 
 
 async def discover(venue: str, settings: Settings, lake: Lake, progress: Progress | None = None) -> Discovery:
-    """List a venue's open events with their markets and write them to the lake.
+    """List a venue's open events with their markets, write them to the lake, and record what changed since the last.
 
     Raises:
         VenueError, HttpStatusError, httpx.TransportError: if the venue cannot be listed; the lake is left as it was.
@@ -78,6 +86,7 @@ async def discover(venue: str, settings: Settings, lake: Lake, progress: Progres
         events = [event async for event in listed.catalogue(client, settings, progress)]
         fetched_at = settings.clock.now()
         rows = write_catalogue(lake, venue, events, fetched_at)
+        rows["market_history"] = record_changes(lake, venue, fetched_at)
         return Discovery(fetched_at, rows, client.requests, client.retries)
 
 
@@ -103,26 +112,65 @@ def match_markets(settings: Settings, lake: Lake) -> "MatchResult":
 
 
 def universe(settings: Settings, lake: Lake, venues: Collection[str] = ()) -> dict[str, list[Market]]:
-    """What to capture of each venue (all of the settings' ones by default): paired markets first, then the busiest."""
+    """What to capture of each venue (all of the settings' ones by default): what its active listeners select.
+
+    Where that is more than the settings' limit, paired markets come first, then the busiest.
+
+    Raises:
+        ListenerError: if the listeners' file is not valid.
+    """
+    listeners = listening.load_listeners(settings.listeners_path)
+    chosen = {}
+    for name in venues or settings.capture_venues:
+        markets, events, paired = _known(lake, name)
+        wanted = listening.select(listeners, markets, events, paired)
+        chosen[name] = select(wanted, settings.capture_max_markets, paired, tuple(MarketStatus))
+    return chosen
+
+
+def count_listeners(settings: Settings, lake: Lake) -> list[tuple[listening.Listener, int]]:
+    """Every listener with the number of discovered markets that it selects, or would select if it were active.
+
+    Raises:
+        ListenerError: if the listeners' file is not valid.
+    """
+    listeners = listening.load_listeners(settings.listeners_path)
+    known = {name: _known(lake, name) for name in {listener.venue for listener in listeners}}
+    return [
+        (listener, len(listening.select([listener.model_copy(update={"is_active": True})], *known[listener.venue])))
+        for listener in listeners
+    ]
+
+
+def _known(lake: Lake, venue: str) -> tuple[list[Market], list[Event], frozenset[str]]:
+    """A venue's discovered markets and events, and which of the markets stand in a pair that is not ruled out."""
     matches = lake.current("market_matches")
     hopeful = matches.filter(pc.not_equal(matches["status"], MatchStatus.REJECTED.value))
-    return {
-        name: select(read_markets(lake, name), settings.capture_max_markets, hopeful[f"{name}_market_id"].to_pylist())
-        for name in venues or settings.capture_venues
-    }
+    paired = frozenset(hopeful[f"{venue}_market_id"].to_pylist())
+    return read_markets(lake, venue), read_events(lake, venue, nested=False), paired
 
 
 def capture(
-    settings: Settings, lake: Lake, venues: Collection[str] = (), progress: Progress | None = None
+    settings: Settings,
+    lake: Lake,
+    venues: Collection[str] = (),
+    progress: Progress | None = None,
+    *,
+    into: Lake | None = None,
 ) -> CaptureSummary:
     """Capture live order books until a signal, or until ``settings.max_seconds`` are over. Call it in the main thread.
+
+    ``lake`` knows the markets; the rows go there too, or ``into`` another one.
 
     Raises:
         ArbError: if no market is known, or no venue can be captured.
     """
     markets = universe(settings, lake, venues)
     if not any(markets.values()):
-        raise ArbError(f"the lake {lake.root} holds no open market of {', '.join(markets)}: run 'arb discover' first")
+        raise ArbError(
+            f"the lake {lake.root} holds no open market of {', '.join(markets)} that a listener of "
+            f"{settings.listeners_path} selects: run 'arb discover' first, and see 'arb listeners list'"
+        )
 
     async def on_progress(status: CaptureStatus) -> None:
         if progress is not None:
@@ -130,12 +178,30 @@ def capture(
                 progress(f"{name} frames", figures.frames)
 
     run_id = f"cli-{uuid.uuid4().hex[:12]}"
-    recorder = Recorder(settings, lake, settings.clock, run_id, markets)
+    recorder = Recorder(settings, into or lake, settings.clock, run_id, markets)
     summary = run_until_signalled(lambda stop: recorder.run(stop, on_progress))
     if summary.stop_reason == "nothing_to_capture":
         reasons = "; ".join(figures.message for figures in summary.venues.values() if figures.message)
         raise ArbError(f"nothing to capture: {reasons}")
     return summary
+
+
+def record(
+    settings: Settings, lake: Lake, target: Path, venues: Collection[str] = (), progress: Progress | None = None
+) -> tuple[CaptureSummary, Exported]:
+    """Capture as :func:`capture` does, into a recording in the new or empty folder ``target``; the lake stays as it is.
+
+    Raises:
+        ArbError: as :func:`capture`, and if nothing was received.
+        RecordingError: if the target holds something.
+    """
+    # Before a capture of hours, not after it.
+    check_target(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
+        captured = Lake(folder, lake.exchange_name)
+        summary = capture(settings.model_copy(update={"lake": folder}), lake, venues, progress, into=captured)
+        return summary, export(captured, target, catalogue=lake, progress=progress)
 
 
 def load_pairs(lake: Lake) -> list[Pair]:
@@ -309,11 +375,18 @@ def _books_of_the_best(lake: Lake, opportunities: pa.Table) -> MarketData | None
 
 
 def _market_data(lake: Lake, start: datetime, end: datetime, markets: Collection[str]) -> MarketData:
+    quotes = lake.read("quotes", start, end, markets=markets)
+    book_events = lake.read("book_events", start, end, markets=markets)
+    answers = {}
+    if any(pc.any(pc.equal(rows["source"], "rest")).as_py() for rows in (quotes, book_events)):
+        columns = ("venue", "source", "connection_id", "recv_ns")
+        answers["raw_frames"] = lake.read("raw_frames", start, end, columns=columns, source="rest")
     return MarketData(
-        quotes=lake.read("quotes", start, end, markets=markets),
-        book_events=lake.read("book_events", start, end, markets=markets),
+        quotes=quotes,
+        book_events=book_events,
         book_gaps=lake.read("book_gaps", start, end, markets=markets),
         capture_sessions=lake.read("capture_sessions", start, end),
+        **answers,
     )
 
 

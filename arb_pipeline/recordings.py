@@ -1,4 +1,4 @@
-"""The recording format: real captures as plain files, read by replay and by the local exchange.
+"""The recording format: real captures as plain files, read by replay and by the local exchange, written by ``record``.
 
 ``NAME/<venue>/{events.json, orderbooks.json | books.json, frames.jsonl.gz}``, ``pairs.json``, ``meta.json``; every
 file is optional. A line of ``frames.jsonl.gz`` is ``{"recv_ns", "conn", "frame"}``: receive time in ns, an opaque
@@ -8,7 +8,7 @@ label of the connection, and the text frame as received.
 import gzip
 import heapq
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import msgspec
 
 from arb_pipeline.errors import ArbError
 
-__all__ = ["Frame", "Recording", "RecordingError"]
+__all__ = ["Frame", "Recording", "RecordingError", "check_target", "write_recording"]
 
 
 class RecordingError(ArbError, ValueError):
@@ -33,6 +33,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
 
 
 _decoder = msgspec.json.Decoder(Frame)
+_encoder = msgspec.json.Encoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,3 +122,59 @@ class Recording:
             return json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise RecordingError(f"{path} is not JSON: {error}") from error
+
+
+def check_target(path: Path) -> None:
+    """Refuse a folder that a recording cannot be written to.
+
+    Raises:
+        RecordingError: if it holds something, or is no folder.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RecordingError(f"{path} is there already: give a recording a folder of its own")
+
+
+def write_recording(
+    path: str | Path,
+    events: Mapping[str, Sequence[Mapping[str, Any]]],
+    frames: Mapping[str, Iterable[Frame]],
+    meta: Mapping[str, object],
+) -> dict[str, int]:
+    """Write a recording into a folder that is new or empty; the same input gives the same bytes.
+
+    Args:
+        path: the folder.
+        events: raw catalogue events with nested markets, by venue.
+        frames: frames in the order of their receive times, by venue; read one at a time.
+        meta: subscription options, see :attr:`Recording.meta`.
+
+    Returns:
+        Frames written by venue.
+
+    Raises:
+        RecordingError: if the folder holds something.
+    """
+    root = Path(path)
+    check_target(root)
+    counts = {}
+    for venue in sorted({*events, *frames}):
+        folder = root / venue
+        folder.mkdir(parents=True)
+        (folder / "events.json").write_bytes(_indented(list(events.get(venue, ()))))
+        counts[venue] = _write_frames(folder / "frames.jsonl.gz", frames.get(venue, ()))
+    (root / "meta.json").write_bytes(_indented(meta))
+    return counts
+
+
+def _write_frames(path: Path, frames: Iterable[Frame]) -> int:
+    count = 0
+    # Neither a name nor a time in the header: the same frames are the same file.
+    with path.open("wb") as file, gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as lines:
+        for frame in frames:
+            lines.write(_encoder.encode(frame) + b"\n")
+            count += 1
+    return count
+
+
+def _indented(document: object) -> bytes:
+    return msgspec.json.format(_encoder.encode(document), indent=1) + b"\n"

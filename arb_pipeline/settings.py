@@ -84,6 +84,9 @@ class Settings(BaseSettings):
     # capture
     capture_venues: tuple[str, ...] = Field(("kalshi", "polymarket"), description="venues to capture")
     capture_flush_s: float = Field(5.0, gt=0, description="seconds between Parquet part files")
+    poll_interval_s: float = Field(
+        3.0, gt=0, description="seconds between polls where there is no WebSocket; keep it well below max_quote_age_s"
+    )
     capture_prewarm_s: float = Field(20.0, ge=0, description="how long before its hour a capture run connects")
     capture_max_markets: int = Field(2_000, gt=0, description="most markets per venue in one capture")
     polymarket_assets_per_connection: int = Field(200, gt=0, le=400, description="assets per Polymarket socket")

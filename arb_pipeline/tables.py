@@ -13,7 +13,7 @@ import pyarrow as pa
 
 __all__ = ["SCHEMA_VERSION", "TABLES", "Column", "Partitioning", "Table", "describe", "table"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Rises with every change of a declaration. New columns are nullable, so that readers of old files keep working."""
 
 STRING = pa.string()
@@ -117,6 +117,8 @@ _ALL = (
             _c("url", STRING, "address of the page"),
             _c("category", STRING, "the venue's category, empty if none"),
             _c("tags", STRING, "JSON list of the venue's tags"),
+            _n("series_ids", STRING, "JSON list of the venue's ids of its series, where those have ids"),
+            _n("tag_ids", STRING, "JSON list of the venue's ids of its tags, where those have ids"),
             _c("rules", STRING, "event-level rules text, empty if the venue keeps it on the markets"),
             _c("mutually_exclusive", BOOL, "at most one market of the event resolves YES"),
             _c("settlement_sources", STRING, "JSON list of {name, url}"),
@@ -188,8 +190,38 @@ _ALL = (
         partitioning=Partitioning.DATE,
     ),
     Table(
+        name="market_history",
+        doc="How each market stood between two listings that showed it differently: status, rules, times, grid, fees.",
+        columns=(
+            _VENUE,
+            _MARKET,
+            _c("status", STRING, "unopened, open, paused, closed, determined or settled"),
+            _c("venue_status", STRING, "the venue's own word for the status"),
+            _c("result", STRING, "yes, no, a split such as 0.5, or empty"),
+            _c("rules_sha256", STRING, "SHA-256 of the rules text"),
+            _n("open_at", TIMESTAMP, "start of trading"),
+            _n("close_at", TIMESTAMP, "scheduled end of trading"),
+            _n("expected_expiration_at", TIMESTAMP, "when the venue expects the outcome"),
+            _n("occurrence_at", TIMESTAMP, "when the occasion takes place"),
+            _n("settlement_timer_s", INT, "seconds between determination and payout"),
+            _c("tick", PRICE, "finest price step, dollars"),
+            _c("price_ranges", STRING, "JSON list of {start, end, step}, 1e-4 dollars"),
+            _c("min_size", SIZE, "smallest order, contracts"),
+            _c("size_step", SIZE, "lot, contracts"),
+            _c("fee_params", STRING, "JSON of the fee parameters that the venue publishes, keys in order"),
+            _c("changed", STRING, 'JSON list of the columns that changed; ["listed"] where there was no row before'),
+            _c("valid_from", TIMESTAMP, "the listing that first showed it so"),
+            _n("valid_to", TIMESTAMP, "the listing that showed it otherwise or not at all; null while it holds"),
+            _c("known_at", TIMESTAMP, "when valid_from became known"),
+        ),
+        key=("venue", "market_id", "valid_from"),
+        sort=("market_id", "valid_from"),
+        partitioning=Partitioning.DATE,
+    ),
+    Table(
         name="raw_frames",
-        doc="Every frame as received; the source of truth of everything derived from a connection.",
+        doc="Every frame as received; the source of truth of everything derived from a connection. Of polls: what "
+        "changed, and one frame of each answer that changed nothing.",
         columns=(
             _VENUE,
             _SOURCE,

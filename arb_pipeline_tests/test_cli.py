@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,12 @@ from typer.testing import CliRunner
 
 from arb_pipeline import __version__
 from arb_pipeline.cli import app
+from arb_pipeline.errors import ArbError
+from arb_pipeline.model import Event, Market, MarketStatus
+from arb_pipeline.pipeline import universe
+from arb_pipeline.settings import Settings
+from arb_pipeline.storage.catalogue import write_catalogue
+from arb_pipeline.storage.lake import Lake
 
 runner = CliRunner()
 
@@ -95,6 +102,59 @@ def test_what_the_user_can_mend_is_one_line_and_exit_code_1(
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_listeners_are_listed_added_paused_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lake = Lake(str(tmp_path / "lake"))
+    listed = [
+        Market(
+            venue="kalshi",
+            market_id=name,
+            event_id=f"{name}-E",
+            series_id=name,
+            title="?",
+            status=MarketStatus.OPEN,
+            tick=100,
+            min_size=0,
+            size_step=1,
+        )
+        for name in ("KXFED", "KXCPI", "KXBTC")
+    ]
+    events = [Event(venue="kalshi", event_id=one.event_id, title="?", markets=(one,)) for one in listed]
+    write_catalogue(lake, "kalshi", events, datetime(2026, 5, 13, tzinfo=UTC))
+
+    def call(*arguments: str) -> str:
+        result = runner.invoke(app, ["listeners", *arguments], catch_exceptions=False)
+        assert result.exit_code == 0
+        return result.stdout
+
+    def counts() -> dict[str, tuple[bool, int]]:
+        return {one["name"]: (one["is_active"], one["markets"]) for one in json.loads(call("list", "--json"))}
+
+    assert counts() == {"all-kalshi": (True, 3), "all-polymarket": (True, 0)}
+    assert "There is no such file" in call("list")
+    assert "only what it lists is captured" in call("add", "macro", "kalshi", "series_tickers=KXFED")
+    call("add", "both", "kalshi", "series_tickers=KXCPI", "series_tickers=KXBTC", "matched_only=false")
+    call("pause", "both")
+    assert counts() == {"macro": (True, 1), "both": (False, 2)}
+    assert [one.market_id for one in universe(Settings(), lake)["kalshi"]] == ["KXFED"]
+    call("resume", "both")
+    shown = call("list")
+    assert "series_tickers: KXCPI, KXBTC" in shown
+    assert "paused" not in shown
+    assert len(universe(Settings(), lake)["kalshi"]) == 3
+    Path("listeners.yaml").unlink()
+    call("seed")
+    assert counts()["all-kalshi"] == (True, 3)
+    for arguments, says in {
+        ("add", "x", "kalshi", "fast"): "'fast' is no filter",
+        ("add", "x", "kalshi", "tag_ids=2"): "listener 'x': tag_ids is no field",
+        ("pause", "nobody"): "no listener 'nobody'",
+        ("seed",): "exists and is left as it is",
+    }.items():
+        with pytest.raises(ArbError, match=says):
+            runner.invoke(app, ["listeners", *arguments], catch_exceptions=False)
 
 
 def test_wrong_usage_is_exit_code_2(tmp_path: Path) -> None:

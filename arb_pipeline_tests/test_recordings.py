@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from arb_pipeline.recordings import Frame, Recording, RecordingError
+from arb_pipeline.recordings import Frame, Recording, RecordingError, write_recording
 
 
 def write(root: Path, venue: str, lines: list[object]) -> None:
@@ -85,3 +85,28 @@ def test_the_real_recordings_are_of_the_format(recordings: Path) -> None:
         assert recording.venues == venues
         times = [frame.recv_ns for _, frame in recording.all_frames()]
         assert times == sorted(times)
+
+
+def test_what_is_written_reads_back_and_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
+    events = {"kalshi": [{"event_ticker": "E", "markets": [{"ticker": "é"}]}]}
+    frames = {"kalshi": [Frame(1, "a", '{"x":"é\\n"}'), Frame(2, "b", "PONG")], "polymarket": [Frame(3, "c", "")]}
+    meta = {"venues": ["kalshi", "polymarket"], "use_yes_price": True, "exchange": True}
+    for name in ("one", "two"):
+        written = write_recording(tmp_path / name, events, frames, meta)
+        assert written == {"kalshi": 2, "polymarket": 1}
+    recording = Recording.open(tmp_path / "one")
+    assert recording.venues == ("kalshi", "polymarket")
+    assert recording.events("kalshi") == events["kalshi"]
+    assert recording.events("polymarket") == []
+    assert {venue: list(recording.frames(venue)) for venue in recording.venues} == frames
+    assert recording.meta == meta
+    for path in (tmp_path / "one").rglob("*.*"):
+        assert (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes() == path.read_bytes(), path
+
+
+def test_a_recording_never_goes_into_a_folder_that_holds_something(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
+    for target in (tmp_path, tmp_path / "mine.txt"):
+        with pytest.raises(RecordingError, match="a folder of its own"):
+            write_recording(target, {}, {"kalshi": [Frame(1, "a", "")]}, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

@@ -67,10 +67,12 @@ class MarketData:
     """Tables as declared in :mod:`arb_pipeline.tables`, of any markets and in any order.
 
     For a window [start, end): quotes and book events received in it (earlier ones carry over), and the gaps and
-    sessions that overlap it.
+    sessions that overlap it. Of the raw frames only those of ``source`` rest count, and of them their connection and
+    time: an answer that changed nothing proves a polled book all the same.
     """
 
     quotes: pa.Table = field(default_factory=lambda: _empty("quotes"))
     book_events: pa.Table = field(default_factory=lambda: _empty("book_events"))
     book_gaps: pa.Table = field(default_factory=lambda: _empty("book_gaps"))
     capture_sessions: pa.Table = field(default_factory=lambda: _empty("capture_sessions"))
+    raw_frames: pa.Table = field(default_factory=lambda: _empty("raw_frames"))

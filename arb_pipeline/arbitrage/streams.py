@@ -471,7 +471,7 @@ def _polls(data: MarketData) -> dict[str, list[int]]:
     """When each polled connection answered. One that ever pushed is no polled one: it asks by REST to resync only."""
     polls: dict[str, list[int]] = {}
     pushed: set[str] = set()
-    for table in (data.quotes, data.book_events):
+    for table in (data.quotes, data.book_events, data.raw_frames):
         polled = pc.equal(table["source"], "rest")
         pushed |= set(table["connection_id"].filter(pc.invert(polled)).unique().to_pylist())
         answers = table.select(["connection_id", "recv_ns"]).filter(polled)

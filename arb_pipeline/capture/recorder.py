@@ -1,4 +1,4 @@
-"""The recorder: sockets of one capture run, its rows, and their way to the lake.
+"""The recorder: sockets (or polls) of one capture run, its rows, and their way to the lake.
 
 Sockets, timers and REST answers feed the sessions; rows go to part files every few seconds, encoded off the event
 loop; on the way out, whatever the reason, everything is flushed and the partitions are merged.
@@ -20,6 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, WebSocketException
 
 from arb_pipeline.capture.feed import Feed
+from arb_pipeline.capture.polling import PolledBooks, PolledTrades, Poller
 from arb_pipeline.capture.rows import Batch, RowWriter
 from arb_pipeline.capture.summary import CaptureStatus, CaptureSummary, VenueSummary, summarise
 from arb_pipeline.clock import Clock, datetime_from_ns, ns_from_datetime, wall_ms
@@ -27,7 +28,7 @@ from arb_pipeline.model import Command, FetchBooks, Market, MarketFacts, Reconne
 from arb_pipeline.settings import Settings
 from arb_pipeline.storage.lake import Lake, Partition
 from arb_pipeline.venues import VENUES
-from arb_pipeline.venues.base import Credentials, Venue
+from arb_pipeline.venues.base import Credentials, Polling, Venue
 from arb_pipeline.venues.http import HttpStatusError, RestClient
 
 __all__ = ["CaptureStatus", "CaptureSummary", "Recorder"]
@@ -256,12 +257,16 @@ class _Stream:
         self.client: RestClient | None = None
 
     async def start(self, stack: contextlib.AsyncExitStack) -> list[asyncio.Task[None]]:
-        """Open the REST client and one task per connection; none if the venue cannot be streamed."""
+        """Open the REST client and one task per connection; none if the venue can be neither streamed nor polled."""
         settings = self.recorder.settings
         credentials = self.venue.credentials(settings)
         if not self.venue.can_stream(credentials):
-            self.message = f"skipped: {self.venue.name}'s WebSocket needs credentials, and none are set"
-            return []
+            reason = f"{self.venue.name}'s WebSocket needs credentials, and none are set"
+            if self.venue.polling is None:
+                self.message = f"skipped: {reason}"
+                return []
+            self.message = f"polled over REST: {reason}"
+            return await self._poll(stack, self.venue.polling, credentials)
         groups = self.venue.connection_groups(list(self.markets.values()), settings)
         if not groups:
             self.message = "skipped: no market to capture"
@@ -270,6 +275,46 @@ class _Stream:
         connections = [_Connection(self, number, group, credentials) for number, group in enumerate(groups)]
         self.feeds = [connection.feed for connection in connections]
         return [asyncio.create_task(connection.run(), name=connection.name) for connection in connections]
+
+    async def _poll(
+        self, stack: contextlib.AsyncExitStack, polling: Polling, credentials: Credentials | None
+    ) -> list[asyncio.Task[None]]:
+        """Open the REST client, one task per batch of books, and one for the trades."""
+        recorder, markets = self.recorder, list(self.markets.values())
+        if not markets:
+            self.message = "skipped: no market to capture"
+            return []
+        settings, clock, rows = recorder.settings, recorder.clock, recorder.rows
+        once = settings.model_copy(update={"http_retries": 0})
+        client = await stack.enter_async_context(self.venue.rest_client(once, credentials))
+        poller = Poller(
+            venue=self.venue,
+            polling=polling,
+            client=client,
+            clock=clock,
+            interval_s=settings.poll_interval_s,
+            on_error=self._note,
+        )
+        tasks: list[asyncio.Task[None]] = []
+        now = clock.now_ns()
+        step = polling.markets_per_call
+        for number, start in enumerate(range(0, len(markets), step)):
+            batch, name = markets[start : start + step], f"{recorder.prefix}/{self.venue.name}/poll-{number}"
+            books = PolledBooks(self.venue.session(name, settings, credentials), rows)
+            books.begin(name, now, batch)
+            self.feeds.append(books)
+            tasks.append(asyncio.create_task(poller.books(books, batch), name=name))
+        name = f"{recorder.prefix}/{self.venue.name}/poll-trades"
+        begin = max(now, rows.start_ns)
+        # One interval back: what traded since the last poll of the run before may stand in both, but not in neither.
+        since = begin - round(poller.interval_s * 1e9)
+        trades = PolledTrades(self.venue.session(name, settings, credentials), rows, self.markets.keys(), since)
+        trades.begin(name, now, ())
+        self.feeds.append(trades)
+        return [*tasks, asyncio.create_task(poller.trades(trades, begin), name=name)]
+
+    def _note(self, message: str) -> None:
+        self.message = message
 
     def summary(self, now_ns: int, length_ns: int) -> VenueSummary:
         """The venue's figures so far."""

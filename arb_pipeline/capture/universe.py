@@ -7,11 +7,16 @@ from arb_pipeline.model import Market, MarketStatus
 __all__ = ["select"]
 
 
-def select(markets: Iterable[Market], limit: int, prefer: Collection[str] = ()) -> list[Market]:
+def select(
+    markets: Iterable[Market],
+    limit: int,
+    prefer: Collection[str] = (),
+    statuses: Collection[MarketStatus] = (MarketStatus.OPEN,),
+) -> list[Market]:
     """The ``limit`` markets most worth capturing: preferred (matched) ones first, then by volume.
 
-    Only open markets that can be traded count; where a venue trades by token, that means minted tokens. The choice
-    and its order depend on nothing but the arguments.
+    Only markets of these statuses that can be traded count; where a venue trades by token, that means minted tokens.
+    The choice and its order depend on nothing but the arguments.
     """
     listed = {(market.venue, market.market_id): market for market in markets}
     by_token = {market.venue for market in listed.values() if market.yes_token_id}
@@ -19,8 +24,7 @@ def select(markets: Iterable[Market], limit: int, prefer: Collection[str] = ()) 
     tradable = [
         market
         for market in listed.values()
-        if market.status is MarketStatus.OPEN
-        and (market.venue not in by_token or (market.yes_token_id and market.no_token_id))
+        if market.status in statuses and (market.venue not in by_token or (market.yes_token_id and market.no_token_id))
     ]
     tradable.sort(
         key=lambda market: (

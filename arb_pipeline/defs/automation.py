@@ -8,7 +8,7 @@ import dagster as dg
 from arb_pipeline.defs.capture.lifecycle import LIVE
 from arb_pipeline.defs.capture.supervision import CAPTURE_JOB, ROLE_TAG, SHARD_TAG, shard_label, supervise
 from arb_pipeline.defs.describe import asset_key
-from arb_pipeline.defs.discovery.assets import VENUES
+from arb_pipeline.defs.discovery.assets import TABLES, VENUES
 from arb_pipeline.defs.partitions import HOUR
 from arb_pipeline.settings import Settings
 
@@ -26,7 +26,7 @@ _RUN_SLACK = timedelta(minutes=5)
 _REFRESH_AFTER = timedelta(minutes=45)
 _DISCOVERY_PAUSE = timedelta(minutes=1)
 
-_CATALOGUES = dg.AssetSelection.assets(*(asset_key(name, venue) for venue in VENUES for name in ("events", "markets")))
+_CATALOGUES = dg.AssetSelection.assets(*(asset_key(name, venue) for venue in VENUES for name in TABLES))
 _VIEWS = dg.AssetSelection.assets(asset_key("events"), asset_key("markets"))
 _RAW_TABLES = dg.AssetSelection.groups("capture", "market_data")
 _REPORT = dg.AssetSelection.assets(asset_key("arbitrage_report"))
@@ -111,7 +111,7 @@ def schedules(all_jobs: "list[AssetJob]") -> list[dg.ScheduleDefinition]:
 
 
 def capture_requests(context: dg.SensorEvaluationContext, settings: Settings, shards: int = 1) -> dg.SensorResult:
-    """What the capture sensor launches: missing captures, or a discovery where there is nothing to capture yet."""
+    """What the capture sensor launches: missing captures, or a discovery where the catalogue is missing or too old."""
     instance = context.instance
     if not any(instance.get_latest_materialization_event(asset_key("markets", venue)) for venue in VENUES):
         return _first_discovery(instance)
@@ -129,10 +129,32 @@ def capture_requests(context: dg.SensorEvaluationContext, settings: Settings, sh
     ]
     if requests:
         return dg.SensorResult(run_requests=requests)
+    if _catalogue_is_old(instance, settings):
+        return dg.SensorResult(run_requests=[dg.RunRequest(job_name=DISCOVERY_JOB)])
     if plan.waiting:
         keys = ", ".join(f"{key} shard {shard}" for key, shard in plan.waiting)
         return dg.SensorResult(skip_reason=f"capture failed repeatedly, pausing before the next try: {keys}")
     return dg.SensorResult(skip_reason="every capture that should be running is running")
+
+
+def _catalogue_is_old(instance: dg.DagsterInstance, settings: Settings) -> bool:
+    """Whether the last discovery is longer ago than an active listener allows, and none runs.
+
+    Raises:
+        ListenerError: if the listeners' file is not valid; no capture could start by it either.
+    """
+    from arb_pipeline.capture.listeners import load_listeners
+
+    intervals = [one.discovery_interval_s for one in load_listeners(settings.listeners_path) if one.is_active]
+    if not intervals:
+        return False
+    runs = instance.get_run_records(dg.RunsFilter(job_name=DISCOVERY_JOB), limit=1)
+    if runs and runs[0].dagster_run.status in LIVE:
+        return False
+    listed = [instance.get_latest_materialization_event(asset_key("markets", venue)) for venue in VENUES]
+    tried = [run.update_timestamp.astimezone(UTC).timestamp() for run in runs]  # a failed one is no reason to hurry
+    newest = max([*tried, *(event.timestamp for event in listed if event is not None)])
+    return datetime.now(UTC).timestamp() - newest >= min(intervals)
 
 
 def _first_discovery(instance: dg.DagsterInstance) -> dg.SensorResult:

@@ -21,6 +21,8 @@ Value: TypeAlias = str | int | bool | datetime | None
 
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     "tags": msgspec.json.Decoder(tuple[str, ...]),
+    "series_ids": msgspec.json.Decoder(tuple[str, ...]),
+    "tag_ids": msgspec.json.Decoder(tuple[str, ...]),
     "settlement_sources": msgspec.json.Decoder(tuple[SettlementSource, ...]),
     "outcomes": msgspec.json.Decoder(tuple[str, str]),
     "price_ranges": msgspec.json.Decoder(tuple[PriceRange, ...]),
@@ -72,13 +74,16 @@ def markets_table(events: Iterable[Event], fetched_at: datetime) -> pa.Table:
     return _rows(table("markets"), markets, {"fetched_at": [fetched_at] * len(markets)})
 
 
-def read_events(lake: Lake, venue: str | None = None) -> list[Event]:
+def read_events(lake: Lake, venue: str | None = None, *, nested: bool = True) -> list[Event]:
     """The newest catalogue, by venue and event id; the markets of an event by market id.
 
     What was written comes back equal, but for the order of an event's markets, which the table does not keep.
+
+    Args:
+        nested: read the events' markets too.
     """
     by_event: defaultdict[tuple[str, str], list[Market]] = defaultdict(list)
-    for market in read_markets(lake, venue):
+    for market in read_markets(lake, venue) if nested else ():
         by_event[market.venue, market.event_id].append(market)
     records = _records(table("events"), lake.current("events", venue))
     return [
@@ -125,7 +130,10 @@ def _records(declared: Table, rows: pa.Table) -> list[dict[str, Any]]:
             if record[name] is not None:
                 record[name] = int(record[name].scaleb(scale))
         for name, decoder in structured.items():
-            record[name] = decoder.decode(record[name])
+            # A file from before the column was there has nulls: the model's default stands for them.
+            text = record.pop(name)
+            if text is not None:
+                record[name] = decoder.decode(text)
         if "status" in record:
             record["status"] = MarketStatus(record["status"])
     return records

@@ -35,6 +35,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from arb_pipeline.clock import datetime_from_ns, ns_from_datetime
 from arb_pipeline.errors import ArbError
+from arb_pipeline.model import Source
 from arb_pipeline.storage.arrow import repeated, sort_table
 from arb_pipeline.tables import SCHEMA_VERSION, Partitioning, Table
 from arb_pipeline.tables import table as declared
@@ -56,7 +57,13 @@ _VENUE = re.compile(r"[a-z][a-z0-9_]{0,31}\Z")
 _LEVEL = re.compile(r"(venue|date|hour)=([^/=]+)\Z")
 _MARKET_COLUMNS = ("market_id", "kalshi_market_id", "polymarket_market_id")
 # A row's time, and for rows that last, the column that ends them.
-_TIMES = (("recv_ns", None), ("from_ns", "to_ns"), ("started_at", "ended_at"), ("opened_at", None))
+_TIMES = (
+    ("recv_ns", None),
+    ("from_ns", "to_ns"),
+    ("started_at", "ended_at"),
+    ("opened_at", None),
+    ("valid_from", "valid_to"),
+)
 # How a row reached us: two receptions of the same fact may differ in these.
 _RECEPTION = frozenset({"recv_ns", "ordinal", "seq", "connection_id", "source"})
 # Rising integers compress to their differences; other integers, prices and sizes repeat and are better listed once.
@@ -318,15 +325,19 @@ class Lake:
         *,
         markets: Collection[str] | None = None,
         columns: Sequence[str] | None = None,
+        source: Source | None = None,
     ) -> pa.Table:
         """Rows of [start, end), in the table's order.
 
-        Rows count by ``recv_ns`` (opportunities by ``opened_at``); gaps and capture sessions last, and count if they
-        overlap; rows of other tables count by their partition's day. An empty result has the schema. ``markets``
-        keeps rows that name one of these market ids.
+        Rows count by ``recv_ns`` (opportunities by ``opened_at``); gaps, capture sessions, matches and states of
+        markets last, and count if they overlap; rows of other tables count by their partition's day. An empty result
+        has the schema. ``markets`` keeps rows that name one of these market ids, ``source`` those that were pushed
+        (ws) or polled (rest).
         """
         table = _table(table)
         tests = _time_tests(table, start, end)
+        if source is not None:
+            tests.append(ds.field("source") == source)
         if venue is not None and "venue" in table.column_names:
             tests.append(ds.field("venue") == venue)
         if markets is not None:

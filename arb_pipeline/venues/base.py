@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Protocol
 
 from arb_pipeline.errors import ArbError
-from arb_pipeline.model import BookSnapshot, Event, Market, MarketFacts, OrderBook, Output
+from arb_pipeline.model import Anomaly, BookSnapshot, Event, Market, MarketFacts, OrderBook, Output, Trade
 from arb_pipeline.settings import Settings
 from arb_pipeline.venues.http import RestClient
 
@@ -17,6 +17,7 @@ __all__ = [
     "FeeModel",
     "FeeSchedule",
     "FeeUnknownError",
+    "Polling",
     "Progress",
     "Session",
     "Venue",
@@ -109,7 +110,10 @@ class Session(Protocol):
         ...
 
     def rest_book(self, market_id: str, body: bytes, recv_ns: int) -> list[Output]:
-        """Take the REST answer to a ``FetchBooks`` command."""
+        """Take the REST answer to a ``FetchBooks`` command.
+
+        On a session that was never :meth:`connected` (a polled market) the answer is the book itself.
+        """
         ...
 
     def tick(self, now_ns: int) -> list[Output]:
@@ -133,10 +137,35 @@ class Session(Protocol):
         ...
 
 
+class Polling(Protocol):
+    """How a venue's market data is read over REST where its WebSocket cannot be used."""
+
+    markets_per_call: int
+    """Order books that one request of :meth:`Venue.fetch_books` brings."""
+
+    def trade_pages(self, client: RestClient, since_ns: int) -> AsyncIterator[bytes]:
+        """Pages of the venue's trades (of all its markets) since a venue time, newest first.
+
+        Raises:
+            HttpStatusError, httpx.TransportError: if a page is not to be had.
+            VenueError: if a page is not of the documented form; the listing is then incomplete.
+        """
+        ...
+
+    def trades(self, page: bytes, recv_ns: int) -> list[Trade | Anomaly]:
+        """The trades of a page in its order; one that cannot be used becomes an anomaly with itself as the example."""
+        ...
+
+
 class Venue(Protocol):
     """One prediction market."""
 
     name: str
+
+    @property
+    def polling(self) -> Polling | None:
+        """How to do without the WebSocket; None where there is no need."""
+        ...
 
     def credentials(self, settings: Settings) -> Credentials | None:
         """The venue's credentials from settings, None where none are set.
@@ -193,4 +222,17 @@ class Venue(Protocol):
         Raises:
             VenueError: if the record lacks its identity.
         """
+        ...
+
+    async def find_markets(self, client: RestClient, text: str) -> list[Market]:
+        """The markets that a person means by an id, a slug or a page's address; an event stands for all of its markets.
+
+        Raises:
+            VenueError: if the venue knows nothing by that name.
+            HttpStatusError: if the venue refuses for another reason.
+        """
+        ...
+
+    def recording_options(self) -> Mapping[str, object]:
+        """The options that live sessions subscribe with, as ``meta.json`` of a recording keeps them."""
         ...

@@ -112,7 +112,7 @@ class Tape:
 
     def __init__(self) -> None:
         self._rows: dict[str, list[dict[str, object]]] = {
-            name: [] for name in ("quotes", "book_events", "book_gaps", "capture_sessions")
+            name: [] for name in ("quotes", "book_events", "book_gaps", "capture_sessions", "raw_frames")
         }
         self._books: dict[str, OrderBook] = {}
         self._tops: dict[str, object] = {}
@@ -204,6 +204,12 @@ class Tape:
         book = self._books[market_id]
         book.set(side, parse_price(price), parse_size(size))
         self._quote(base, book, in_sync=in_sync and not book.crossed)
+        return self
+
+    def answer(self, venue: str, t: float) -> "Tape":
+        """A poll that changed nothing."""
+        frame = {**self._base(venue, "", t, "", "rest"), "ordinal": self._next(), "frame": "{}"}
+        self._rows["raw_frames"].append({name: frame[name] for name in table("raw_frames").column_names})
         return self
 
     def data(self, *, shuffled: bool = False) -> MarketData:

@@ -162,6 +162,13 @@ def test_polled_book_grows_stale() -> None:
     assert found == [(at(1), ""), (at(8), "stale_leg:kalshi")]
 
 
+def test_a_poll_that_changed_nothing_proves_the_book() -> None:
+    tape = both().snapshot("kalshi", 1, [("0.40", "9")], [("0.42", "9")], source="rest")
+    tape.snapshot("polymarket", 1, [("0.45", "9")]).answer("kalshi", 4).answer("kalshi", 8).answer("kalshi", 20)
+    found = [(row["recv_ns"], row["reason"]) for row in rows(tape)]
+    assert found == [(at(1), ""), (at(13), "stale_leg:kalshi"), (at(20), ""), (at(25), "stale_leg:kalshi")]
+
+
 def test_resync_by_rest_does_not_make_a_pushed_connection_a_polled_one() -> None:
     tape = both().snapshot("kalshi", 1, [("0.40", "9")], [("0.42", "9")]).snapshot("polymarket", 1, [("0.45", "9")])
     tape.snapshot("polymarket", 5, [("0.44", "9")], source="rest")

@@ -27,11 +27,12 @@ from arb_pipeline.model import (
     Quote,
     Reconnect,
     Send,
+    Source,
     Trade,
 )
 from arb_pipeline.settings import Settings
 from arb_pipeline.storage import Lake
-from arb_pipeline.venues.base import ConnectRequest, Credentials, FeeModel, Progress
+from arb_pipeline.venues.base import ConnectRequest, Credentials, FeeModel, Progress, VenueError
 from arb_pipeline.venues.http import RestClient
 
 
@@ -87,29 +88,32 @@ class FakeSession:
         ]
         return outputs + self._quote(market, before, recv_ns)
 
-    def _snapshot(self, market: str, bids: list[Level], asks: list[Level], recv_ns: int) -> list[Output]:
+    def _snapshot(
+        self, market: str, bids: list[Level], asks: list[Level], recv_ns: int, source: Source = "ws"
+    ) -> list[Output]:
         book = self.books.get(market)
         before = book.top() if book else ("none",)
         book = self.books.setdefault(market, OrderBook())
         book.replace(bids, asks)
         self.epochs[market] = self.epochs.get(market, 0) + 1
-        outputs: list[Output] = [
-            BookSnapshot(
-                market, tuple(bids), tuple(asks), recv_ns, None, None, self.epochs[market], "initial", in_sync=True
-            )
-        ]
+        sides = tuple(bids), tuple(asks)
+        epoch = self.epochs[market]
+        outputs: list[Output] = [BookSnapshot(market, *sides, recv_ns, None, None, epoch, "initial", True, source)]
         if market in self.doubted:
             self.doubted.discard(market)
             outputs.append(GapClosed(market, recv_ns, "snapshot"))
-        return outputs + self._quote(market, before, recv_ns)
+        return outputs + self._quote(market, before, recv_ns, source)
 
-    def _quote(self, market: str, before: object, recv_ns: int) -> list[Output]:
+    def _quote(self, market: str, before: object, recv_ns: int, source: Source = "ws") -> list[Output]:
         top = self.books[market].top()
-        return [] if top == before else [Quote(market, *top, market not in self.doubted, recv_ns, None, None)]
+        return [] if top == before else [Quote(market, *top, market not in self.doubted, recv_ns, None, None, source)]
 
     def rest_book(self, market_id: str, body: bytes, recv_ns: int) -> list[Output]:
-        bids, asks = json.loads(body)
-        return self._snapshot(market_id, [tuple(b) for b in bids], [tuple(a) for a in asks], recv_ns)
+        try:
+            bids, asks = json.loads(body)
+        except ValueError as error:
+            return [Anomaly(AnomalyKind.MALFORMED_JSON, str(error), recv_ns, market_id, body.decode())]
+        return self._snapshot(market_id, [tuple(b) for b in bids], [tuple(a) for a in asks], recv_ns, "rest")
 
     def tick(self, now_ns: int) -> list[Output]:
         self.ticks += 1
@@ -147,10 +151,13 @@ class FakeVenue:
 
     name = "fake"
 
-    def __init__(self, url: str = "", *, streams: bool = True, group: int = 100) -> None:
+    def __init__(
+        self, url: str = "", *, streams: bool = True, group: int = 100, polling: "FakePolling | None" = None
+    ) -> None:
         self.url = url
         self.streams = streams
         self.group = group
+        self.polling = polling
         self.sessions: list[FakeSession] = []
 
     def credentials(self, settings: Settings) -> Credentials | None:
@@ -181,11 +188,53 @@ class FakeVenue:
         return [list(markets[k : k + self.group]) for k in range(0, len(markets), self.group)]
 
     async def fetch_books(self, client: RestClient, markets: Sequence[MarketFacts]) -> dict[str, bytes]:
+        if self.polling is not None:
+            return await self.polling.books([facts.market_id for facts in markets])
         return {facts.market_id: b"[[[4000, 7000000]], []]" for facts in markets}
 
     def parse_event(self, record: Mapping[str, object]) -> Event:
         event_id = str(record["id"])
         return Event(venue="fake", event_id=event_id, title=event_id, markets=tuple(markets(event_id + "-M")))
+
+    async def find_markets(self, client: RestClient, text: str) -> list[Market]:
+        return markets(text)
+
+    def recording_options(self) -> Mapping[str, object]:
+        return {}
+
+
+class FakePolling:
+    """What the fake venue's REST answers: books by market, and trades as [id, market, seconds] or null (unusable)."""
+
+    markets_per_call = 2
+
+    def __init__(self) -> None:
+        self.answers: dict[str, bytes] = {}
+        self.error: Exception | None = None
+        self.calls: list[list[str]] = []
+        self.pages: list[list[Any]] = [[]]
+        self.asked: list[int] = []
+
+    async def books(self, market_ids: list[str]) -> dict[str, bytes]:
+        self.calls.append(market_ids)
+        if self.error is not None:
+            raise self.error
+        return {market_id: self.answers[market_id] for market_id in market_ids if market_id in self.answers}
+
+    async def trade_pages(self, client: RestClient, since_ns: int) -> AsyncIterator[bytes]:
+        self.asked.append(since_ns)
+        for page in list(self.pages):
+            if page == ["broken"]:
+                raise VenueError("the listing broke off")
+            yield json.dumps(page).encode()
+
+    def trades(self, page: bytes, recv_ns: int) -> list[Trade | Anomaly]:
+        return [
+            Anomaly(AnomalyKind.MISSING_FIELD, "no trade", recv_ns, "", "null")
+            if item is None
+            else Trade(item[1], item[0], 400_000_000, 1_000_000, "yes", recv_ns, item[2] * 10**9, None, "rest")
+            for item in json.loads(page)
+        ]
 
 
 def markets(*ids: str, **changes: Any) -> list[Market]:

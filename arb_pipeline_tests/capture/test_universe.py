@@ -20,6 +20,10 @@ def test_matched_first_then_by_volume() -> None:
 def test_only_open_markets_count_preferred_or_not() -> None:
     listed = [market for status in MarketStatus for market in markets(status.value, status=status)]
     assert [m.market_id for m in select(listed, 9, {"settled"})] == ["open"]
+    assert {m.market_id for m in select(listed, 9, statuses=(MarketStatus.OPEN, MarketStatus.PAUSED))} == {
+        "open",
+        "paused",
+    }
 
 
 def test_where_a_venue_trades_by_token_both_must_be_minted() -> None:

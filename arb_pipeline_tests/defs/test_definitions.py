@@ -1,10 +1,14 @@
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
+from pathlib import Path
+from typing import Self
 
 import dagster as dg
 import pytest
 
+from arb_pipeline.capture.listeners import ListenerError
 from arb_pipeline.definitions import build
+from arb_pipeline.defs import automation
 from arb_pipeline.defs.automation import ANALYSIS_JOB, DISCOVERY_JOB, REPORT_JOB, SENSOR
 from arb_pipeline.defs.capture.supervision import CAPTURE_JOB, PARTITION_TAG, ROLE_TAG, SHARD_TAG
 from arb_pipeline.defs.describe import asset_key, exchange_tags
@@ -15,7 +19,8 @@ from arb_pipeline.tables import TABLES
 from arb_pipeline.venues import VENUES as REGISTRY
 
 PER_VENUE = {
-    "events", "markets", "raw_frames", "book_events", "quotes", "trades", "tickers", "book_gaps", "capture_sessions",
+    "events", "markets", "market_history",
+    "raw_frames", "book_events", "quotes", "trades", "tickers", "book_gaps", "capture_sessions",
 }  # fmt: skip
 ACROSS = {
     "events", "markets", "market_matches", "match_review", "spreads", "opportunities", "rejections", "arbitrage_report",
@@ -73,8 +78,9 @@ def test_jobs_name_their_assets(definitions: dg.Definitions) -> None:
     def keys(job: str) -> set[dg.AssetKey]:
         return set(definitions.resolve_job_def(job).asset_layer.executable_asset_keys)
 
-    assert keys(DISCOVERY_JOB) == {asset_key(name, venue) for venue in VENUES for name in ("events", "markets")}
-    assert keys(CAPTURE_JOB) == {asset_key(n, venue) for venue in VENUES for n in PER_VENUE - {"events", "markets"}}
+    discovered = {"events", "markets", "market_history"}
+    assert keys(DISCOVERY_JOB) == {asset_key(name, venue) for venue in VENUES for name in discovered}
+    assert keys(CAPTURE_JOB) == {asset_key(name, venue) for venue in VENUES for name in PER_VENUE - discovered}
     assert keys(ANALYSIS_JOB) == {asset_key(name) for name in ACROSS}
     assert keys(REPORT_JOB) == {asset_key("arbitrage_report")}
 
@@ -190,6 +196,42 @@ def test_a_live_capture_is_not_doubled(instance: dg.DagsterInstance) -> None:
         tags={PARTITION_TAG: partition_key(middle), SHARD_TAG: "0/1"},
     )
     assert not _tick(definitions, instance).run_requests
+
+
+def test_while_it_captures_the_sensor_lists_the_catalogue_again_when_a_listener_asks_for_it(
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    middle = datetime(2026, 2, 3, 4, 30, tzinfo=UTC)
+    path = tmp_path / "listeners.yaml"
+    settings = Settings(clock_offset=(middle - datetime.now(UTC)).total_seconds(), listeners_path=path)
+    definitions = build(settings)
+    _discovered(instance)
+    instance.create_run_for_job(
+        definitions.resolve_job_def(CAPTURE_JOB),
+        status=dg.DagsterRunStatus.STARTED,
+        tags={PARTITION_TAG: partition_key(middle), SHARD_TAG: "0/1"},
+    )
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return super().now(tz) + timedelta(minutes=10)
+
+    monkeypatch.setattr(automation, "datetime", Later)
+    listener = "- {name: a, venue: kalshi, discovery_interval_s: 540"
+    for text, jobs in {
+        "": [],
+        listener + ", is_active: false}": [],
+        listener.replace("540", "660") + "}": [],
+        listener + "}": [DISCOVERY_JOB],
+    }.items():
+        path.write_text(text)
+        assert [request.job_name for request in _tick(definitions, instance).run_requests or []] == jobs
+    instance.create_run_for_job(definitions.resolve_job_def(DISCOVERY_JOB), status=dg.DagsterRunStatus.STARTED)
+    assert not _tick(definitions, instance).run_requests  # it runs
+    path.write_text("- kalshi")
+    with pytest.raises(ListenerError, match="listener 1"):
+        _tick(definitions, instance)
 
 
 # --- automation ----------------------------------------------------------------------------------------------

@@ -1,12 +1,13 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from arb_pipeline.clock import datetime_from_ns
 from arb_pipeline.model import Event, Market, MarketStatus, PriceRange, SettlementSource
-from arb_pipeline.storage import Lake
+from arb_pipeline.storage import Lake, Partition
 from arb_pipeline.storage.catalogue import events_table, markets_table, read_events, read_markets, write_catalogue
 from arb_pipeline.tables import table
 
@@ -64,6 +65,8 @@ def event(number: int, count: int) -> st.SearchStrategy[Event]:
         event_id=st.just(event_id),
         title=text,
         tags=st.lists(text, max_size=3).map(tuple),
+        series_ids=st.lists(text, max_size=2).map(tuple),
+        tag_ids=st.lists(text, max_size=2).map(tuple),
         rules=text,
         mutually_exclusive=st.booleans(),
         settlement_sources=sources,
@@ -120,6 +123,22 @@ def test_an_event_listed_twice_counts_once_by_its_later_state(tmp_path: Path) ->
     listed = [simple("E", "M", title="old"), simple("F", "M"), simple("E", "M", title="new")]
     assert write_catalogue(lake, "kalshi", listed, AT) == {"events": 2, "markets": 1}
     assert {e.event_id: e.title for e in read_events(lake)} == {"E": "new", "F": "t"}
+
+
+def test_events_written_before_they_had_ids_are_read_without_them(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    rows = events_table([simple("E")], AT)
+    for name in ("series_ids", "tag_ids"):
+        rows = rows.set_column(rows.column_names.index(name), rows.schema.field(name), pa.nulls(1, pa.string()))
+    lake.replace("events", Partition.of("events", "kalshi", AT), rows)
+    assert read_events(lake) == [simple("E")]
+    assert read_events(lake, nested=False) == [simple("E")]
+
+
+def test_events_can_be_read_without_their_markets(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    write_catalogue(lake, "kalshi", [simple("E", "M")], AT)
+    assert [event.markets for event in read_events(lake, nested=False)] == [()]
 
 
 def test_a_second_fetch_of_the_day_replaces_the_first_and_venues_keep_apart(tmp_path: Path) -> None:

@@ -271,7 +271,9 @@ def test_time_venue_market_and_column_selections(lake: Lake) -> None:
     assert ordinals(venue="polymarket") == [5]
     assert ordinals(markets=["A"]) == [1, 3]
     assert ordinals(markets=[]) == []
-    assert lake.read("quotes", columns=["bid", "market_id"]).column_names == ["bid", "market_id"]
+    assert ordinals(source="ws") == [1, 2, 3, 4, 5]
+    assert ordinals(source="rest") == []
+    assert lake.read("quotes", columns=["bid", "market_id"], source="ws").column_names == ["bid", "market_id"]
     empty = lake.read("quotes", start=START + 9 * HOUR)
     assert empty.num_rows == 0
     assert empty.schema.equals(table("quotes").schema)

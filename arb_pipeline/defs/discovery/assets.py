@@ -1,4 +1,4 @@
-"""Events and markets: per venue over REST, and combined."""
+"""Events and markets: per venue over REST, with the history of changes, and combined."""
 
 import asyncio
 from collections import Counter
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import dagster as dg
+import pyarrow as pa
 
 from arb_pipeline.defs.checks import check_spec, keys_unique, not_empty
 from arb_pipeline.defs.describe import asset_key, exchange_tags, table_metadata, table_spec, table_uri
@@ -13,10 +14,12 @@ from arb_pipeline.defs.progress import log_progress
 from arb_pipeline.defs.resources import Pipeline
 from arb_pipeline.tables import table
 
-__all__ = ["GROUP", "TABLES", "VENUES", "combined_assets", "venue_catalogue"]
+__all__ = ["CATALOGUE", "GROUP", "TABLES", "VENUES", "combined_assets", "venue_catalogue"]
 
 GROUP = "discovery"
-TABLES = ("events", "markets")
+CATALOGUE = ("events", "markets")
+TABLES = (*CATALOGUE, "market_history")
+"""What a discovery of a venue writes."""
 VENUES = ("kalshi", "polymarket")
 """Venues with assets of their own; a test keeps them in step with the registry, which is too heavy to load here."""
 
@@ -26,7 +29,7 @@ _RETRY = dg.RetryPolicy(max_retries=2, delay=15, backoff=dg.Backoff.EXPONENTIAL,
 
 
 def venue_catalogue(venue: str, tags: dict[str, str]) -> dg.AssetsDefinition:
-    """Events and markets of one venue, fetched in one listing."""
+    """Events and markets of one venue, fetched in one listing, and what changed since the one before."""
     keys = {name: asset_key(name, venue) for name in TABLES}
 
     @dg.multi_asset(
@@ -56,11 +59,13 @@ def venue_catalogue(venue: str, tags: dict[str, str]) -> dg.AssetsDefinition:
         settings, lake = pipeline.settings, pipeline.lake
         found = asyncio.run(discover(venue, settings, lake, log_progress(context.log)))
         for name, key in keys.items():
-            rows = lake.current(name, venue)
+            # Of the history, the rows that hold now; they lie in the partitions of many days.
+            rows = lake.current(name, venue) if name in CATALOGUE else lake.read(name, found.fetched_at, None, venue)
             yield dg.MaterializeResult(
                 asset_key=key,
                 metadata={
-                    **table_metadata(rows.drop_columns(["raw"]), table_uri(lake, name)),
+                    **table_metadata(_without_raw(rows), table_uri(lake, name)),
+                    "written": dg.MetadataValue.int(found.rows[name]),
                     "fetched_at": dg.MetadataValue.timestamp(found.fetched_at),
                     "requests": dg.MetadataValue.int(found.requests),
                     "retries": dg.MetadataValue.int(found.retries),
@@ -74,7 +79,11 @@ def venue_catalogue(venue: str, tags: dict[str, str]) -> dg.AssetsDefinition:
 
 def combined_assets(tags: dict[str, str]) -> list[dg.AssetsDefinition]:
     """``events`` and ``markets`` across venues: what matching reads."""
-    return [_combined(name, tags) for name in TABLES]
+    return [_combined(name, tags) for name in CATALOGUE]
+
+
+def _without_raw(rows: pa.Table) -> pa.Table:
+    return rows.drop_columns([name for name in ("raw",) if name in rows.column_names])
 
 
 def _combined(name: str, tags: dict[str, str]) -> dg.AssetsDefinition:
@@ -97,7 +106,7 @@ def _combined(name: str, tags: dict[str, str]) -> dg.AssetsDefinition:
         counts = {f"{venue}_rows": dg.MetadataValue.int(of_venue[venue]) for venue in VENUES}
         yield dg.MaterializeResult(
             asset_key=spec.key,
-            metadata={**table_metadata(rows.drop_columns(["raw"]), table_uri(pipeline.lake, name)), **counts},
+            metadata={**table_metadata(_without_raw(rows), table_uri(pipeline.lake, name)), **counts},
             check_results=[keys_unique(spec.key, rows, name)],
             tags=exchange_tags(pipeline.settings.exchange_name),
         )

@@ -5,9 +5,9 @@ from datetime import datetime
 
 from arb_pipeline.model import Event, Market, MarketFacts
 from arb_pipeline.settings import Settings
-from arb_pipeline.venues.base import Credentials, Progress, VenueError
+from arb_pipeline.venues.base import Credentials, Polling, Progress, VenueError
 from arb_pipeline.venues.http import RestClient
-from arb_pipeline.venues.kalshi import catalogue, rest
+from arb_pipeline.venues.kalshi import catalogue, find, rest
 from arb_pipeline.venues.kalshi.auth import KalshiCredentials
 from arb_pipeline.venues.kalshi.fees import KalshiFees, kalshi_fees
 from arb_pipeline.venues.kalshi.session import KalshiSession
@@ -15,12 +15,14 @@ from arb_pipeline.venues.kalshi.session import KalshiSession
 __all__ = ["Kalshi", "KalshiCredentials", "KalshiFees", "KalshiSession"]
 
 _MARKETS_PER_CONNECTION = 5_000
+_LIVE_USE_YES_PRICE = False
 
 
 class Kalshi:
     """See :class:`arb_pipeline.venues.base.Venue`."""
 
     name = "kalshi"
+    polling: Polling = rest.KalshiPolling()
 
     def credentials(self, settings: Settings) -> KalshiCredentials | None:
         """The API key that the settings name, None where none is set.
@@ -51,7 +53,7 @@ class Kalshi:
         settings: Settings,
         credentials: Credentials | None = None,
         *,
-        use_yes_price: bool = False,
+        use_yes_price: bool = _LIVE_USE_YES_PRICE,
         lifecycle: bool = False,
     ) -> KalshiSession:
         """A fresh session."""
@@ -106,6 +108,19 @@ class Kalshi:
             VenueError: if the record has no event_ticker.
         """
         return catalogue.parse_event(record)
+
+    async def find_markets(self, client: RestClient, text: str) -> list[Market]:
+        """Markets by market, event or series ticker, or by a page's address.
+
+        Raises:
+            VenueError: if Kalshi has nothing of that name.
+            HttpStatusError: if the venue refuses for another reason.
+        """
+        return await find.find_markets(client, text)
+
+    def recording_options(self) -> Mapping[str, object]:
+        """How NO prices of live frames are to be read."""
+        return {"use_yes_price": _LIVE_USE_YES_PRICE}
 
 
 def _own(credentials: Credentials | None) -> KalshiCredentials | None:

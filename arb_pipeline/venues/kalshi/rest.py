@@ -1,20 +1,25 @@
-"""Kalshi's REST calls: paging, order books in batches (Kalshi OpenAPI 3.34.0)."""
+"""Kalshi's REST calls: paging, order books in batches, public trades (Kalshi OpenAPI 3.34.0)."""
 
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
+from arb_pipeline.model import Anomaly, AnomalyKind, Trade
 from arb_pipeline.settings import Settings
 from arb_pipeline.venues.base import VenueError
 from arb_pipeline.venues.http import HttpStatusError, RestClient
+from arb_pipeline.venues.kalshi import wire
 from arb_pipeline.venues.kalshi.auth import KalshiAuth, KalshiCredentials
 
-__all__ = ["BOOKS_PER_CALL", "event_records", "fetch_books", "rest_client", "series_records"]
+__all__ = ["BOOKS_PER_CALL", "KalshiPolling", "event_records", "fetch_books", "rest_client", "series_records"]
 
 BOOKS_PER_CALL: Final = 100
 _EVENTS_PER_PAGE: Final = 200
+_TRADES_PER_PAGE: Final = 1_000
+_EXAMPLE: Final = 500
+_SECOND: Final = 1_000_000_000
 _REFUSED: Final = frozenset({400, 404})
 
 _log = logging.getLogger(__name__)
@@ -28,6 +33,21 @@ class _Named(msgspec.Struct, gc=False):
     ticker: str | None = None
 
 
+class _TradePage(msgspec.Struct, gc=False):
+    trades: list[msgspec.Raw] | None = None
+    cursor: str | None = None
+
+
+class _RestTrade(wire.TradeMsg, gc=False, kw_only=True):
+    """An element of ``GET /markets/trades``: the fields of the ``trade`` message but for two names."""
+
+    market_ticker: str = msgspec.field(name="ticker")
+    trade_id: str
+    created_time: str
+
+
+_decode_trade_page = msgspec.json.Decoder(_TradePage).decode
+_decode_trade = msgspec.json.Decoder(_RestTrade).decode
 _decode_books = msgspec.json.Decoder(_Books).decode
 _decode_named = msgspec.json.Decoder(_Named).decode
 
@@ -93,6 +113,58 @@ async def fetch_books(client: RestClient, tickers: Sequence[str]) -> dict[str, b
     for start in range(0, len(tickers), BOOKS_PER_CALL):
         books |= await _fetch_batch(client, tickers[start : start + BOOKS_PER_CALL])
     return books
+
+
+class KalshiPolling:
+    """See :class:`arb_pipeline.venues.base.Polling`. Both calls are public."""
+
+    markets_per_call: int = BOOKS_PER_CALL
+
+    async def trade_pages(self, client: RestClient, since_ns: int) -> AsyncIterator[bytes]:
+        """``GET /markets/trades`` from the second of ``since_ns`` on, page by page, newest first.
+
+        Raises:
+            HttpStatusError: if the venue refuses a page.
+            VenueError: if a page is no object with a cursor, or a cursor comes again.
+        """
+        params: dict[str, Any] = {"limit": _TRADES_PER_PAGE, "min_ts": max(0, since_ns // _SECOND)}
+        seen: set[str] = set()
+        while True:
+            body = await client.get_bytes("/markets/trades", params)
+            cursor = _page_of_trades(body).cursor
+            yield body
+            if not cursor:
+                return
+            if cursor in seen:
+                raise VenueError(f"kalshi GET /markets/trades: cursor {cursor!r:.80} came again; trades may be missing")
+            seen.add(cursor)
+            params["cursor"] = cursor
+
+    def trades(self, page: bytes, recv_ns: int) -> list[Trade | Anomaly]:
+        """The trades of a page; the taker's side is the outcome bought."""
+        return [_trade(element, recv_ns) for element in _page_of_trades(page).trades or ()]
+
+
+def _page_of_trades(body: bytes) -> _TradePage:
+    try:
+        return _decode_trade_page(body)
+    except msgspec.DecodeError as error:
+        raise VenueError(f"kalshi GET /markets/trades: {error}: {body[:200]!r}") from error
+
+
+def _trade(element: msgspec.Raw, recv_ns: int) -> Trade | Anomaly:
+    try:
+        record = _decode_trade(element)
+        price, size = wire.trade_numbers(record)
+        venue_ns = wire.ns_from_text(record.created_time)
+        if venue_ns is None:
+            raise wire.WireError(AnomalyKind.BAD_NUMBER, f"created_time {record.created_time!r} is no UTC time")
+    except (ValueError, RecursionError) as error:
+        kind, detail = wire.classify(error)
+        return Anomaly(kind, detail[:_EXAMPLE], recv_ns, "", bytes(element)[:_EXAMPLE].decode("utf-8", "replace"))
+    side = record.taker_outcome_side or record.taker_side
+    taker: Literal["yes", "no"] | None = "yes" if side == "yes" else "no" if side == "no" else None
+    return Trade(record.market_ticker, record.trade_id, price, size, taker, recv_ns, venue_ns, None, "rest")
 
 
 async def _fetch_batch(client: RestClient, tickers: Sequence[str]) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ from arb_pipeline.model import Event, Market, MarketFacts
 from arb_pipeline.settings import Settings
 from arb_pipeline.venues.base import Credentials, FeeModel, Progress
 from arb_pipeline.venues.http import RestClient
-from arb_pipeline.venues.polymarket import catalogue, fees, rest
+from arb_pipeline.venues.polymarket import catalogue, fees, find, rest
 from arb_pipeline.venues.polymarket.session import PolymarketSession
 
 __all__ = ["Polymarket", "PolymarketSession"]
@@ -17,6 +17,7 @@ class Polymarket:
     """A :class:`arb_pipeline.venues.base.Venue`: the international Polymarket. Market data needs no credentials."""
 
     name = "polymarket"
+    polling = None
 
     def credentials(self, settings: Settings) -> None:  # noqa: ARG002 - everything read here is public
         """None: the venue's market data is public."""
@@ -88,3 +89,16 @@ class Polymarket:
             VenueError: if it has no id.
         """
         return catalogue.parse_event(record)
+
+    async def find_markets(self, client: RestClient, text: str) -> list[Market]:
+        """Markets by event or market slug, condition id, token id, or a page's address.
+
+        Raises:
+            VenueError: if Polymarket has nothing of that name.
+            HttpStatusError: if the venue refuses for another reason.
+        """
+        return await find.find_markets(client, text)
+
+    def recording_options(self) -> Mapping[str, object]:
+        """The market channel has no options that change what frames mean."""
+        return {}

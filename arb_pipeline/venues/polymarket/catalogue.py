@@ -170,6 +170,8 @@ def parse_event(record: Mapping[str, object], problems: Problems | None = None) 
         url=f"{_SITE}/{slug}" if slug else "",
         category=_text(record, "category") or (tags[0] if tags else ""),
         tags=tags,
+        series_ids=_ids(record.get("series")),
+        tag_ids=_ids(record.get("tags")),
         rules=_text(record, "description"),
         mutually_exclusive=record.get("negRisk") is True,
         settlement_sources=_sources(record),
@@ -378,6 +380,12 @@ def _series(event: Mapping[str, object]) -> str:
 def _labels(tags: object) -> tuple[str, ...]:
     found = [tag for tag in tags if isinstance(tag, Mapping)] if isinstance(tags, list) else []
     return tuple(label for tag in found if (label := _text(tag, "label") or _text(tag, "slug")))
+
+
+def _ids(items: object) -> tuple[str, ...]:
+    """Ids of a list of series or tags, which Gamma gives as text or numbers."""
+    found = [item for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
+    return tuple(dict.fromkeys(text for item in found if (text := _text(item, "id"))))
 
 
 def _sources(record: Mapping[str, object]) -> tuple[SettlementSource, ...]:

@@ -1,0 +1,102 @@
+"""``market_history``: what changed about a market between two listings of its venue, and when that was seen.
+
+A row says how a market stood from the listing that first showed it so until the one that showed it otherwise, or no
+longer listed it. Rows are closed in place, so that a market has one row at any instant; what was known at an earlier
+time is told by the rows known by then, those that ended later still open.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from arb_pipeline.storage.lake import Lake, Partition
+from arb_pipeline.tables import table
+
+__all__ = ["market_state_at", "record_changes"]
+
+_TABLE = table("market_history")
+_OWN = frozenset({"venue", "market_id", "changed", "valid_from", "valid_to", "known_at"})
+_STATE = tuple(name for name in _TABLE.column_names if name not in _OWN)
+_JSON = ("price_ranges", "fee_params")
+_FIRST = '["listed"]'
+
+Row = dict[str, Any]
+
+
+def record_changes(lake: Lake, venue: str, at: datetime) -> int:
+    """Compare the catalogue that was fetched at ``at`` with the newest known state, and write what differs.
+
+    Doing so again adds nothing, and neither does a catalogue that is not newer than what is known. A market that is no
+    longer listed has its last row ended. What an interrupted call left undone is made good by the next one.
+
+    Returns:
+        How many markets are new, have changed, or are gone.
+    """
+    held = lake.read(_TABLE, at, None, venue).sort_by("valid_from").to_pylist()
+    if any(row["valid_from"] >= at or row["valid_to"] is not None for row in held):
+        return 0
+    ends: dict[tuple[str, datetime], datetime] = {}
+    known: dict[str, Row] = {}
+    for row in held:
+        if earlier := known.get(row["market_id"]):
+            ends[earlier["market_id"], earlier["valid_from"]] = row["valid_from"]
+        known[row["market_id"]] = row
+    listed = _listed(lake, venue, at)
+    fresh = [
+        {"venue": venue, "market_id": name, **state, "changed": changed, "valid_from": at, "known_at": at}
+        for name, state in listed.items()
+        if (changed := _changed(known.get(name), state))
+    ]
+    gone = known.keys() - listed.keys()
+    for name in (gone | {row["market_id"] for row in fresh}) & known.keys():
+        ends[name, known[name]["valid_from"]] = at
+    # New rows first: were this to be cut short, the next call would find two open rows and end the earlier one.
+    _write(lake, venue, at.date(), fresh, ends)
+    for day in sorted({begun.date() for _, begun in ends} - {at.date()}):
+        _write(lake, venue, day, [], ends)
+    return len(fresh) + len(gone)
+
+
+def market_state_at(lake: Lake, venue: str, market_id: str, at: datetime) -> Row | None:
+    """The row of ``market_history`` that held at an instant; None if the market was not listed then."""
+    rows = lake.read(_TABLE, at, at + timedelta(microseconds=1), venue, markets=[market_id]).sort_by("valid_from")
+    found: list[Row] = rows.to_pylist()
+    return found[-1] if found else None
+
+
+def _listed(lake: Lake, venue: str, at: datetime) -> dict[str, Row]:
+    """State by market of the catalogue of the day of ``at``."""
+    bounds = Partition.of("markets", venue, at).bounds
+    assert bounds is not None
+    rows = lake.read("markets", *bounds, venue, columns=["market_id", *_STATE]).to_pylist()
+    return {row.pop("market_id"): {**row, **{name: _canonical(row[name]) for name in _JSON}} for row in rows}
+
+
+def _canonical(text: str) -> str:
+    """JSON with its keys in order: a venue may send them in any."""
+    return msgspec.json.encode(msgspec.json.decode(text), order="sorted").decode()
+
+
+def _changed(before: Row | None, state: Mapping[str, Any]) -> str:
+    """JSON list of what differs, empty text if nothing does."""
+    if before is None:
+        return _FIRST
+    names = [name for name in _STATE if before[name] != state[name]]
+    return msgspec.json.encode(names).decode() if names else ""
+
+
+def _write(lake: Lake, venue: str, day: date, fresh: list[Row], ends: Mapping[tuple[str, datetime], datetime]) -> None:
+    """Add a day's new rows, and end those rows of the day that have an end now."""
+    midnight = datetime.combine(day, time(), UTC)
+    begun = {name for name, valid_from in ends if valid_from.date() == day} | {row["market_id"] for row in fresh}
+    rows = lake.read(_TABLE, midnight, midnight + timedelta(days=1), venue, markets=begun).to_pylist()
+    kept = [
+        {**row, "valid_to": ends.get((row["market_id"], row["valid_from"]), row["valid_to"])}
+        for row in rows
+        if row["valid_from"] >= midnight
+    ]
+    changed = pa.Table.from_pylist([*kept, *fresh], schema=_TABLE.schema)
+    lake.replace_where(_TABLE, Partition.of(_TABLE, venue, midnight), changed, "market_id", begun)
