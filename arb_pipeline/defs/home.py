@@ -249,6 +249,7 @@ def running_ui(
         UiError: if a service ends, or the project does not load, within two minutes.
     """
     home = prepare_home(root, home)
+    _create_storage(home)
     port = port or _free_port(host)
     ui = Ui(f"http://{host}:{port}")
     commands = ui_commands(root, host, port)
@@ -334,6 +335,22 @@ def _expect(answer: Any, kinds: set[str]) -> dict[str, Any]:
     if not isinstance(answer, dict) or answer.get("__typename") not in kinds:
         raise UiError(f"Dagster answered {answer!r} where {' or '.join(sorted(kinds))} was expected")
     return answer
+
+
+def _create_storage(home: Path) -> None:
+    """Open Dagster's storage once, alone: webserver, daemon and code server would create its tables all at once."""
+    from dagster import DagsterInstance
+
+    before = os.environ.get("DAGSTER_HOME")
+    os.environ["DAGSTER_HOME"] = str(home)
+    try:
+        with DagsterInstance.get():
+            pass
+    finally:
+        if before is None:
+            del os.environ["DAGSTER_HOME"]
+        else:
+            os.environ["DAGSTER_HOME"] = before
 
 
 def _free_port(host: str) -> int:
