@@ -44,6 +44,9 @@ class Settings(BaseSettings):
     matches_path: Path = Field(Path("matches.yaml"), description="people's decisions on pairs")
     listeners_path: Path = Field(Path("listeners.yaml"), description="what to capture")
     reports_path: Path = Field(Path("reports"), description="folder of the HTML reports")
+    journal: Path | None = Field(
+        None, description="folder of the capture journals; unset: 'journal' beside a local lake, else ~/.local/state"
+    )
     postgres_url: SecretStr | None = Field(None, description="Postgres for the tick tables; unset: lake only")
     dagster_postgres_url: SecretStr | None = Field(
         None, description="Postgres for Dagster's own storage; unset: SQLite under DAGSTER_HOME"
@@ -83,6 +86,7 @@ class Settings(BaseSettings):
 
     # capture
     capture_venues: tuple[str, ...] = Field(("kalshi", "polymarket"), description="venues to capture")
+    flush_ms: float = Field(100.0, gt=0, description="what a killed capture may lose: ms between journal writes")
     capture_flush_s: float = Field(5.0, gt=0, description="seconds between Parquet part files")
     capture_prewarm_s: float = Field(20.0, ge=0, description="how long before its hour a capture run connects")
     capture_max_markets: int = Field(2_000, gt=0, description="most markets per venue in one capture")

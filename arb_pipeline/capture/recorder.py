@@ -1,14 +1,14 @@
 """The recorder: sockets of one capture run, its rows, and their way to the lake.
 
-Sockets, timers and REST answers feed the sessions; rows go to part files every few seconds, encoded off the event
-loop; on the way out, whatever the reason, everything is flushed and the partitions are merged.
+Sockets, timers and REST answers go to the journal and then to the sessions. An encoder beside the recorder turns the
+journal into rows, as part files every few seconds; on the way out, whatever the reason, everything is flushed and the
+partitions are merged. What a killed run left is finished by the next one of its shard.
 """
 
 import asyncio
 import contextlib
-import re
+import dataclasses
 import socket
-import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
@@ -19,13 +19,13 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential, w
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, WebSocketException
 
-from arb_pipeline.capture.feed import Feed
-from arb_pipeline.capture.rows import Batch, RowWriter
-from arb_pipeline.capture.summary import CaptureStatus, CaptureSummary, VenueSummary, summarise
+from arb_pipeline.capture.journal import Begun, slug
+from arb_pipeline.capture.live import LiveFeed, RunJournal, begun_settings
+from arb_pipeline.capture.summary import CaptureStatus, CaptureSummary, VenueSummary
 from arb_pipeline.clock import Clock, datetime_from_ns, ns_from_datetime, wall_ms
 from arb_pipeline.model import Command, FetchBooks, Market, MarketFacts, Reconnect, Send
 from arb_pipeline.settings import Settings
-from arb_pipeline.storage.lake import Lake, Partition
+from arb_pipeline.storage.lake import Lake
 from arb_pipeline.venues import VENUES
 from arb_pipeline.venues.base import Credentials, Venue
 from arb_pipeline.venues.http import HttpStatusError, RestClient
@@ -35,10 +35,7 @@ __all__ = ["CaptureStatus", "CaptureSummary", "Recorder"]
 _MAX_FRAME: Final = 64 << 20
 _TICK_S: Final = 1.0
 _CLOSE_TIMEOUT_S: Final = 2.0
-_COMPACTION_S: Final = 6.0
-"""No further partition is merged once this much of the ten seconds that a stop may take is gone."""
 _KEEP_ALIVE: Final = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
-_NOT_A_NAME: Final = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
 class _LostError(Exception):
@@ -82,20 +79,20 @@ class Recorder:
         self._clock = clock
         self._run_id = run_id
         self._shard = shard
-        self._writer = _NOT_A_NAME.sub("-", run_id).strip("-.") + (f"-{shard[0]}of{shard[1]}" if shard[1] > 1 else "")
+        self._writer = slug(run_id) + (f"-{shard[0]}of{shard[1]}" if shard[1] > 1 else "")
         self._window = None if window is None else (ns_from_datetime(window[0]), ns_from_datetime(window[1]))
         self._backoff_s = backoff_s
+        self._venues = {name: venues[name] for name in markets}
         self._streams = [_Stream(self, venues[name], _of_shard(listed, shard)) for name, listed in markets.items()]
-        self._touched: dict[tuple[str, Partition], None] = {}
         self._started_ns = self._ended_ns = 0
         self._end_ns: int | None = None
-        self._rows: RowWriter | None = None
+        self._journal: RunJournal | None = None
 
     @property
-    def rows(self) -> RowWriter:
-        """The rows of the run, once it has begun."""
-        assert self._rows is not None, "the run has not begun"
-        return self._rows
+    def journal(self) -> RunJournal:
+        """The journal of the run, once it has begun."""
+        assert self._journal is not None, "the run has not begun"
+        return self._journal
 
     @property
     def settings(self) -> Settings:
@@ -110,7 +107,7 @@ class Recorder:
     @property
     def prefix(self) -> str:
         """What the run's connection ids begin with."""
-        return self._writer
+        return self.journal.name
 
     def retrying(self) -> AsyncRetrying:
         """Dialling again without end, by jittered exponential back-off."""
@@ -136,20 +133,26 @@ class Recorder:
 
         Raises:
             VenueError: if a venue's credentials are unusable.
-            LakeError, OSError: if rows cannot be written.
+            JournalError: if another capture of the shard is under way, or rows cannot be written.
+            OSError: if the journal cannot be begun.
         """
-        self._begin()
+        self._journal = self._begin()
         reason = "nothing_to_capture"
         async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self._journal.opened())
             tasks = [task for stream in self._streams for task in await stream.start(stack)]
             try:
                 if tasks:
+                    reason = "failed"
+                    self._journal.start()
                     reason = await self._watch(tasks, stop, on_progress, still_mine)
             finally:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-                uncompacted, conflicts = await self._finish(reason)
+                self._ended_ns = self._clock.now_ns()
+                if tasks:
+                    await self._finish(reason)
         return CaptureSummary(
             run_id=self._run_id,
             exchange=self._lake.exchange_name,
@@ -157,20 +160,21 @@ class Recorder:
             started_at=datetime_from_ns(self._started_ns),
             ended_at=datetime_from_ns(self._ended_ns),
             venues=self._venue_summaries(self._ended_ns),
-            key_conflicts=conflicts,
-            uncompacted=uncompacted,
+            key_conflicts=self._journal.report.conflicts,
+            uncompacted=self._journal.report.uncompacted,
         )
 
-    def _begin(self) -> None:
+    def _begin(self) -> RunJournal:
         now = self._started_ns = self._clock.now_ns()
         start, end = self._window or (None, None)
         if self._settings.max_seconds is not None:
             limit = max(now, start or now) + round(self._settings.max_seconds * 1e9)
             end = limit if end is None else min(end, limit)
         self._end_ns = end
-        self._rows = RowWriter(
-            self._run_id, now, shard=self._shard[0], window=(start, end), exchange=self._lake.exchange_name
+        begun = Begun(
+            self._run_id, self._shard, now, (start, end), self._lake.exchange_name, begun_settings(self._settings)
         )
+        return RunJournal(self._settings, self._lake, self._venues, begun, self._writer)
 
     async def _watch(
         self,
@@ -197,7 +201,7 @@ class Recorder:
                 if self._end_ns is not None and self._clock.now_ns() >= self._end_ns:
                     in_window = self._window is not None and self._end_ns == self._window[1]
                     return "window_end" if in_window else "max_seconds"
-                await self._flush()
+                await self.journal.flush()
                 if on_progress is not None:
                     await on_progress(self._status())
                 if still_mine is not None and not await still_mine():
@@ -205,31 +209,11 @@ class Recorder:
         finally:
             stopping.cancel()
 
-    async def _flush(self) -> None:
-        batch = self.rows.drain()
-        self._touched.update(dict.fromkeys(await asyncio.to_thread(self._write, batch)))
-
-    def _write(self, batch: Batch) -> list[tuple[str, Partition]]:
-        tables = batch.tables()
-        for (name, partition), rows in tables.items():
-            self._lake.write_part(name, partition, rows, self._writer)
-        return list(tables)
-
-    async def _finish(self, reason: str) -> tuple[tuple[str, ...], int]:
-        """Last rows, then one file per partition while there is time; what stayed in parts, and conflicting rows."""
-        self._ended_ns = self._clock.now_ns()
+    async def _finish(self, reason: str) -> None:
         for stream in self._streams:
             for feed in stream.feeds:
-                feed.finish(self._ended_ns, reason)
-        await self._flush()
-        deadline = time.monotonic() + _COMPACTION_S
-        left, conflicts = [], 0
-        for name, partition in self._touched:
-            if time.monotonic() > deadline:
-                left.append(f"{name}/{partition.path}")
-                continue
-            conflicts += (await asyncio.to_thread(self._lake.compact, name, partition)).conflicts
-        return tuple(left), conflicts
+                feed.finish(self._ended_ns)
+        await self.journal.finish(self._ended_ns, reason)
 
     def _status(self) -> CaptureStatus:
         now = self._clock.now_ns()
@@ -239,7 +223,7 @@ class Recorder:
     def _venue_summaries(self, now: int) -> dict[str, VenueSummary]:
         # A run that came late has missed the beginning of its window: that is not covered, either.
         start = self._started_ns if self._window is None else self._window[0]
-        length = min(now, self.rows.end_ns) - start
+        length = min(now, self.journal.bounds[1]) - start
         return {stream.venue.name: stream.summary(now, length) for stream in self._streams}
 
 
@@ -250,7 +234,7 @@ class _Stream:
         self.recorder = recorder
         self.venue = venue
         self.markets = {facts.market_id: facts for facts in markets}
-        self.feeds: list[Feed] = []
+        self.feeds: list[LiveFeed] = []
         self.dials = 0
         self.message = ""
         self.client: RestClient | None = None
@@ -274,14 +258,14 @@ class _Stream:
     def summary(self, now_ns: int, length_ns: int) -> VenueSummary:
         """The venue's figures so far."""
         live = sum(feed.live_until(now_ns) for feed in self.feeds)
-        return summarise(
-            self.venue.name,
-            self.recorder.rows.totals_of(self.venue.name),
+        journal = self.recorder.journal
+        return dataclasses.replace(
+            journal.report.venues.get(self.venue.name, VenueSummary(venue=self.venue.name)),
             markets=len(self.markets) if self.feeds else 0,
             connections=len(self.feeds),
             reconnects=max(0, self.dials - len(self.feeds)),
-            coverage=min(1.0, live / (length_ns * len(self.feeds))) if self.feeds and length_ns > 0 else 0.0,
-            message=self.message,
+            coverage=round(min(1.0, live / (length_ns * len(self.feeds))), 6) if self.feeds and length_ns > 0 else 0.0,
+            message=journal.message or self.message,
         )
 
 
@@ -297,7 +281,7 @@ class _Connection:
         self._clock = recorder.clock
         self._markets = markets
         self._session = stream.venue.session(self.name, recorder.settings, credentials)
-        self.feed = Feed(self._session, recorder.rows)
+        self.feed = LiveFeed(recorder.journal, self._session, self.name)
         self._dials = 0
         self._commands: asyncio.Queue[Command] = asyncio.Queue()
         self._fetches: asyncio.Queue[FetchBooks] = asyncio.Queue()
@@ -319,6 +303,7 @@ class _Connection:
         """One connection from dial to end; it always ends with an error that says why."""
         self._delivered = False
         self._commands, self._fetches = asyncio.Queue(), asyncio.Queue()
+        await self._stream.recorder.journal.writable()
         async with self._dialled() as ws:
             self._dials += 1
             self._stream.dials += 1
@@ -371,6 +356,8 @@ class _Connection:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
+            if self._stream.recorder.journal.writer.full:
+                raise _LostError(f"{self.name}: {self._stream.recorder.journal.message}")
             self._queue(self.feed.tick(self._clock.now_ns()))
 
     def _queue(self, commands: Sequence[Command]) -> None:
@@ -382,6 +369,7 @@ class _Connection:
         while True:
             command = await self._commands.get()
             if isinstance(command, Send):
+                self.feed.sent(command.frame, self._clock.now_ns())
                 await ws.send(command.frame)
             elif isinstance(command, FetchBooks):
                 self._fetches.put_nowait(command)
