@@ -288,7 +288,7 @@ class _EncoderProcess:
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
         self._loop = asyncio.get_running_loop()
-        self._asked = False
+        self._asked = self._over = False
         self._spawn()
 
     async def flush(self, wait_s: float) -> Report | None:
