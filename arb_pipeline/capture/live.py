@@ -300,7 +300,7 @@ class _EncoderProcess:
                 if not self._asked:
                     self._ask()
                 report = await self._reports.get()
-        except (TimeoutError, BrokenPipeError):
+        except TimeoutError:
             return None
         self._asked = False
         self._over = report is None
@@ -319,10 +319,11 @@ class _EncoderProcess:
     def leave(self) -> None:
         """Nobody will speak to the encoder again: what is complete it finishes, and then it ends by itself."""
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
+        self._process.stdin.close()
 
     def _spawn(self) -> None:
+        if self._over:
+            self.leave()
         self._over = self._asked = False
         self._reports: asyncio.Queue[Report | None] = asyncio.Queue()
         self._process = _start(self._command, subprocess.PIPE)
@@ -330,14 +331,18 @@ class _EncoderProcess:
 
     def _ask(self) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(b"flush\n")
-        self._process.stdin.flush()
+        # An encoder that died is found by its listener, after its last report.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(b"flush\n")
         self._asked = True
 
     def _listen(self, process: "subprocess.Popen[bytes]", reports: "asyncio.Queue[Report | None]") -> None:
         assert process.stdout is not None
-        with contextlib.suppress(RuntimeError), process.stdout:  # RuntimeError: the loop is closed, nobody listens
-            for line in process.stdout:
+        lines = open(process.stdout.fileno(), "rb", closefd=False)  # noqa: PTH123, SIM115 - buffered, unlike the pipe
+        with contextlib.suppress(RuntimeError), process.stdout, lines:  # RuntimeError: the loop is closed
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    break  # killed in the middle of it
                 self._loop.call_soon_threadsafe(reports.put_nowait, msgspec.json.decode(line, type=Report))
             if code := process.wait():
                 _log.warning("the encoder ended with exit code %d before the capture did", code)
@@ -349,5 +354,5 @@ def _start(command: Sequence[str], pipe: int | None = None) -> "subprocess.Popen
     # parent does.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return subprocess.Popen(  # noqa: S603 - our own module
-        command, env=environment, start_new_session=True, stdin=pipe or subprocess.DEVNULL, stdout=pipe
+        command, bufsize=0, env=environment, start_new_session=True, stdin=pipe or subprocess.DEVNULL, stdout=pipe
     )
