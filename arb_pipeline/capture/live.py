@@ -338,7 +338,7 @@ class _EncoderProcess:
 
     def _listen(self, process: "subprocess.Popen[bytes]", reports: "asyncio.Queue[Report | None]") -> None:
         assert process.stdout is not None
-        lines = open(process.stdout.fileno(), "rb", closefd=False)  # noqa: PTH123, SIM115 - buffered, unlike the pipe
+        lines = open(process.stdout.fileno(), "rb", closefd=False)  # noqa: SIM115 - buffered, unlike the pipe
         with contextlib.suppress(RuntimeError), process.stdout, lines:  # RuntimeError: the loop is closed
             for line in lines:
                 if not line.endswith(b"\n"):
