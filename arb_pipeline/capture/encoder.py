@@ -42,6 +42,7 @@ from arb_pipeline.capture.journal import (
 )
 from arb_pipeline.capture.rows import RowWriter, TableKey
 from arb_pipeline.capture.summary import VenueSummary, summarise
+from arb_pipeline.errors import ArbError
 from arb_pipeline.model import GapClosed, GapOpened
 from arb_pipeline.settings import Settings
 from arb_pipeline.storage.lake import Lake
@@ -347,6 +348,19 @@ def _tell(report: Report) -> None:
         sys.stdout.buffer.flush()
 
 
+def _encode(folder: RunFolder, lake: Lake, venues: Mapping[str, Venue], died_ns: int | None, *, again: bool) -> int:
+    try:
+        if died_ns is None:
+            _follow(folder, lake, venues, again=again)
+        else:
+            recover(folder, lake, venues, died_ns)
+    except (ArbError, OSError) as error:
+        print(f"{folder.path}: {error}", file=sys.stderr)  # noqa: T201 - its output
+        _tell(Report(message=f"rows cannot be written: {error}"))
+        return 1
+    return 0
+
+
 def _venue(text: str) -> Venue:
     """A venue by ``module:Class``."""
     module, _, name = text.partition(":")
@@ -369,11 +383,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         again = folder.encoder_lock.exists()
         with file_lock(folder.encoder_lock) as held:
             if held:
-                if given.recover is None:
-                    _follow(folder, lake, venues, again=again)
-                else:
-                    recover(folder, lake, venues, given.recover)
-                return 0
+                return _encode(folder, lake, venues, given.recover, again=again)
         if time.monotonic() > deadline:
             print(f"{folder.path} is being encoded by another process", file=sys.stderr)  # noqa: T201 - its output
             return 1

@@ -434,13 +434,22 @@ class RunFolder:
 
     @classmethod
     def all(cls, root: Path) -> list[Self]:
-        """Every run's folder below a root, oldest first."""
+        """Every run's folder below a root."""
         if not root.is_dir():
             return []
         for committed in root.glob(f".*{_COMMITTED}"):
             shutil.rmtree(committed, ignore_errors=True)
-        folders = [path for path in root.iterdir() if (path / "run.lock").exists()]
-        return [cls(path) for path in sorted(folders, key=lambda path: (path.stat().st_mtime_ns, path.name))]
+        folders = [path for path in root.iterdir() if path.name[0] != "." and (path / "run.lock").exists()]
+        return [cls(path) for path in sorted(folders)]
+
+    @contextlib.contextmanager
+    def created(self) -> Iterator[None]:
+        """Make the folder; its run lock is held for the context, and from the moment at which others can see it."""
+        scratch = self.path.with_name(f".{self.path.name}.new")
+        scratch.mkdir(parents=True)
+        with file_lock(scratch / self.run_lock.name):
+            scratch.rename(self.path)
+            yield
 
     def begun(self) -> Begun | None:
         """What the journal begins with, None if nothing was written."""

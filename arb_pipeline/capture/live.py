@@ -151,8 +151,7 @@ class RunJournal:
         async with contextlib.AsyncExitStack() as stack:
             for venue in sorted(self._venues):
                 await self._lock_shard(stack, venue)
-            self._folder.path.mkdir(parents=True)
-            stack.enter_context(file_lock(self._folder.run_lock))
+            stack.enter_context(self._folder.created())
             self.writer = JournalWriter(self._folder.path, self._flush_ms / 1e3)
             stack.callback(self.writer.close)
             self.writer.append(self._begun)

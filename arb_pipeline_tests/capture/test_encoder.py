@@ -234,6 +234,16 @@ def test_the_process_answers_and_an_orphan_writes_what_it_has_and_ends(lake: Lak
     assert len(every(lake, "raw_frames")) == 3
 
 
+def test_a_lake_of_another_origin_is_told(lake: Lake, folder: RunFolder, tmp_path: Path) -> None:
+    straight(Lake(lake.root, "another exchange"))
+    write(folder, *BEGUN, *INPUTS, ENDED).close()
+    process = encode(folder, lake)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "ARB_LAKE" in msgspec.json.decode(out.splitlines()[-1], type=Report).message
+    assert folder.path.exists()
+
+
 def test_an_orphan_finishes_a_complete_journal(lake: Lake, folder: RunFolder, tmp_path: Path) -> None:
     write(folder, *BEGUN, *INPUTS, ENDED).close()
     out, _ = encode(folder, lake).communicate(timeout=30)
