@@ -32,11 +32,16 @@ def run_until_signalled(make: Callable[[asyncio.Event], Coroutine[Any, Any, T]])
 
         if threading.current_thread() is not threading.main_thread():
             return await make(stop)
-        previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in previous:
+            # The loop's own handler makes a signal wake it up, which one that comes just before it sleeps would not.
+            loop.add_signal_handler(number, lambda: None)
+            signal.signal(number, on_signal)
         try:
             return await make(stop)
         finally:
             for number, handler in previous.items():
+                loop.remove_signal_handler(number)
                 signal.signal(number, handler)
 
     return asyncio.run(main())
