@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test lint format docs lock clean
+.PHONY: help install demo up test lint format docs lock clean bench-fuzz bench-durable
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -33,6 +33,12 @@ up: $(STAMP) ## Dagster UI and daemon with capture switched on
 
 test: $(STAMP) ## run the tests and print line coverage
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term
+
+bench-fuzz: $(STAMP) ## send 100,000 mutated frames to both venues' sessions; ARB_RECORDINGS adds real ones
+	$(BIN)/python -m bench.fuzz --frames 100000
+
+bench-durable: $(STAMP) ## time from receipt of a frame to the fsync of its journal, at 5,000 and 50,000 frames a second
+	$(BIN)/python -m bench.durable --rates 5000 50000 --seconds 20
 
 lint: $(STAMP) ## ruff, types, and Dagster's own checks
 	$(BIN)/ruff check .

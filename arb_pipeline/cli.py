@@ -1,7 +1,8 @@
 """``arb``: one verb per job.
 
 Results go to standard output, progress and messages to standard error, so that ``--json`` can be piped. Exit codes:
-0 done, 1 it did not work out (the message says why), 2 wrong usage, 130 stopped by a signal.
+0 done, 1 it did not work out (the message says why), 2 wrong usage, 3 a venue is not being captured (``arb status``),
+130 stopped by a signal.
 """
 
 import asyncio
@@ -81,7 +82,7 @@ def discover(
     from arb_pipeline import pipeline
 
     settings, store = _open(lake)
-    with _progress() as step:
+    with _progress(settings) as step:
         found = {name: asyncio.run(pipeline.discover(name, settings, store, step)) for name in _venues(settings, venue)}
     if as_json:
         _emit_json({name: asdict(one) for name, one in found.items()})
@@ -94,16 +95,32 @@ def discover(
 def capture(
     venue: VenueOption = None,
     max_seconds: Annotated[float | None, typer.Option(help="stop after so long; default: run until Ctrl-C")] = None,
+    shard: Annotated[
+        str, typer.Option(metavar="K/N", help="capture one of N parts of the markets: 0/N, 1/N ... by a stable hash")
+    ] = "0/1",
     lake: LakeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Capture live order books. Ctrl-C flushes and stops."""
     from arb_pipeline import pipeline
 
+    part = _shard(shard)
     settings, store = _open(lake, max_seconds=max_seconds)
-    with _progress() as step:
-        summary = pipeline.capture(settings, store, _venues(settings, venue), step)
+    with _progress(settings) as step:
+        summary = pipeline.capture(settings, store, _venues(settings, venue), step, shard=part)
     _emit_summary(summary, as_json)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """What ``--shard`` names.
+
+    Raises:
+        ArbError: if it names no shard.
+    """
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and int(number) < int(of)):
+        raise ArbError(f"--shard {text!r} is none; of two shards, one is 0/2 and the other 1/2")
+    return int(number), int(of)
 
 
 @app.command()
@@ -127,7 +144,7 @@ def record(  # noqa: PLR0917 - typer makes options of parameters
         raise ArbError("--start, --end and --run choose from what a lake holds: name it with --from-lake")
     settings, store = _open(from_lake or lake, max_seconds=max_seconds)
     names = _venues(settings, venue)
-    with _progress() as step:
+    with _progress(settings) as step:
         if from_lake is not None:
             since, until = (None if at is None else at.replace(tzinfo=UTC) for at in (start, end))
             wanted = {name: registered for name, registered in VENUES.items() if name in names}
@@ -155,7 +172,7 @@ def replay(
     from arb_pipeline.recordings import Recording
 
     settings, store = _open(lake)
-    with _progress() as step:
+    with _progress(settings) as step:
         summary = run(Recording.open(recording), store, settings, step)
     _emit_summary(summary, as_json)
 
@@ -187,7 +204,7 @@ def match(context: typer.Context, lake: LakeOption = None, as_json: JsonOption =
     from arb_pipeline.model import MatchStatus
 
     settings, store = _open(lake)
-    with _progress() as step:
+    with _progress(settings) as step:
         step("pairs", 0)
         matches = pipeline.match_markets(settings, store).matches_table()
         step("pairs", matches.num_rows)
@@ -235,6 +252,30 @@ def listeners_list(lake: LakeOption = None, as_json: JsonOption = False) -> None
     out.print(grid)
     if not settings.listeners_path.exists():
         out.print("There is no such file: each venue has one listener without filters. 'arb listeners seed' makes one.")
+    _print_handlers(settings.listeners_path)
+
+
+def _print_handlers(path: Path) -> None:
+    """The handlers of the listeners' file, each tried: an import or a parameter that fails is told here, not later."""
+    from arb_pipeline.capture.listeners import load_handlers
+    from arb_pipeline.handlers import HandlerError, build
+
+    handlers = load_handlers(path)
+    if not handlers:
+        return
+    grid = Table(title="Handlers", title_justify="left")
+    for name in ("name", "use", "active", "told of", "check"):
+        grid.add_column(name, overflow="fold")
+    for one in handlers:
+        try:
+            build(one)
+            check = "ok"
+        except HandlerError as error:
+            check = str(error)
+        told_of = ", ".join((*one.venues, *one.markets)) or "everything"
+        active = "yes" if one.is_active else "paused"
+        grid.add_row(escape(one.name), escape(one.use), active, escape(told_of), escape(check))
+    out.print(grid)
 
 
 @listeners_app.command("add")
@@ -297,6 +338,62 @@ def _listed(value: object) -> str:
 
 
 @app.command()
+def backfill(  # noqa: PLR0917 - typer makes options of parameters
+    table: Annotated[str, typer.Argument(metavar="candles|trades", help="what to fill in")],
+    start: Annotated[datetime, typer.Option("--from", help="from this time on, UTC")],
+    end: Annotated[datetime, typer.Option("--to", help="up to this time, UTC")],
+    venue: VenueOption = None,
+    market: Annotated[list[str] | None, typer.Option(help="only this market id; repeatable")] = None,
+    interval: Annotated[
+        list[int] | None, typer.Option(help="length of candles: 60, 3600 or 86400 seconds; repeatable; default: all")
+    ] = None,
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fill in the past: candles (from captured rows, and the venue's own), or trades that nobody captured.
+
+    Running it again adds nothing that is there, and captured rows stay.
+    """
+    from arb_pipeline.backfill import backfill_candles, backfill_trades
+    from arb_pipeline.venues import VENUES
+
+    if table not in ("candles", "trades"):
+        raise ArbError(f"{table!r} cannot be filled in; candles and trades can")
+    if table == "trades" and interval:
+        raise ArbError("--interval is the length of candles; trades have none")
+    settings, store = _open(lake)
+    since, until = start.replace(tzinfo=UTC), end.replace(tzinfo=UTC)
+    names = _venues(settings, venue)
+    if table == "trades" and not venue:
+        names = [name for name in names if VENUES[name].history is not None]
+    if market and len(names) > 1:
+        raise ArbError("--market is an id of one venue: say which one with --venue")
+    done = []
+    with _progress(settings) as step:
+        for name in names:
+            if table == "candles":
+                run = backfill_candles(
+                    name, settings, store, since, until,
+                    markets=market or (), intervals_s=interval or (), progress=step,
+                )  # fmt: skip
+            else:
+                run = backfill_trades(name, settings, store, since, until, markets=market or (), progress=step)
+            done.append(asyncio.run(run))
+    if as_json:
+        _emit_json([one.metadata() for one in done])
+        return
+    for one in done:
+        made = f"{one.captured:,} made from captured rows, " if table == "candles" else ""
+        out.print(
+            f"{one.venue}: {made}{one.fetched:,} fetched of {one.markets:,} markets ({one.requests:,} requests); "
+            f"{sum(one.added.values()):,} rows added to {table}",
+            highlight=False,
+        )
+        for kind, count in one.anomalies.items():
+            out.print(f"  {kind}: {count:,}, for example {escape(one.examples[kind])}", highlight=False)
+
+
+@app.command()
 def spreads(
     hours: HoursOption = 24.0,
     lake: LakeOption = None,
@@ -309,7 +406,7 @@ def spreads(
     settings, store = _open(lake)
     end = settings.clock.now()
     start = end - timedelta(hours=hours)
-    with _progress() as step:
+    with _progress(settings) as step:
         opportunities = pipeline.evaluate_hours(settings, store, start, end, step)
     newest = pipeline.newest_spreads(settings, store, start, end)
     if as_json:
@@ -331,7 +428,7 @@ def report(
     settings, store = _open(lake)
     end = settings.clock.now()
     start = end - timedelta(hours=hours)
-    with _progress() as step:
+    with _progress(settings) as step:
         pipeline.evaluate_hours(settings, store, start, end, step)
         files = pipeline.report(settings, store, start, end).files
     if as_json:
@@ -425,15 +522,44 @@ def status(
     lake: LakeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """How capture is doing, by what it committed to the lake: age of the newest frame, rate, lag, gaps, anomalies."""
-    from arb_pipeline.status import capture_status, status_grid
+    """How capture is doing: connections, markets, age of the newest committed frame, rate, lag, gaps, anomalies.
+
+    Exit code 0 if every venue is being captured, 3 if one is not.
+    """
+    from arb_pipeline.status import capture_grid, capture_runs, capture_status, status_grid
 
     settings, store = _open(lake)
-    found = [capture_status(settings, store, name) for name in _venues(settings, venue)]
+    runs = capture_runs(settings, store)
+    found = [capture_status(settings, store, name, runs) for name in _venues(settings, venue)]
     if as_json:
         _emit_json({one.venue: one.metadata() for one in found})
     else:
         out.print(status_grid(found))
+        out.print(capture_grid(runs) if runs else "No capture into this lake runs on this host.")
+    if not all(one.healthy for one in found):
+        raise typer.Exit(3)
+
+
+@app.command()
+def account(
+    venue: VenueOption = None,
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The own account: balance, positions and fills. Needs Kalshi's API key; ARB_ACCOUNT=true keeps the rows too."""
+    from arb_pipeline import pipeline
+    from arb_pipeline.console import account_document, account_grids
+
+    settings, store = _open(lake)
+    found = asyncio.run(pipeline.account(settings, store, _venues(settings, venue)))
+    if as_json:
+        _emit_json({one.venue: account_document(one) for one in found})
+        return
+    for one in found:
+        for grid in account_grids(one):
+            out.print(grid)
+        for anomaly in one.anomalies:
+            err.print(f"left out: {escape(anomaly.detail)}", highlight=False)
 
 
 @app.command()
@@ -492,6 +618,7 @@ _CELL_WIDTH = 44
 def _open(lake: str | None, **overrides: Any) -> "tuple[Settings, Lake]":
     from pydantic import ValidationError
 
+    from arb_pipeline.logs import configure_logging
     from arb_pipeline.settings import Settings
     from arb_pipeline.storage.lake import Lake
 
@@ -501,18 +628,20 @@ def _open(lake: str | None, **overrides: Any) -> "tuple[Settings, Lake]":
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors())
         raise ArbError(f"settings: {problems}") from error
+    configure_logging(settings)
     return settings, Lake(settings.lake, settings.exchange_name)
 
 
 @contextmanager
-def _progress() -> "Iterator[Callable[[str, int], None]]":
-    """A line for every step of a job, on standard error."""
+def _progress(settings: "Settings") -> "Iterator[Callable[[str, int], None]]":
+    """A line for every step of a job, on standard error; none where that is for JSON log lines."""
     with Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         TextColumn("{task.completed:,}"),
         TimeElapsedColumn(),
         console=err,
+        disable=settings.log_format == "json",
     ) as bar:
         tasks: dict[str, TaskID] = {}
 

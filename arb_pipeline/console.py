@@ -1,12 +1,60 @@
 """Tables for terminals that more than one command prints."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from decimal import Decimal
 from typing import Any
 
 from rich.table import Table
 
-__all__ = ["spread_grid"]
+from arb_pipeline.venues.base import Account
+
+__all__ = ["account_document", "account_grids", "spread_grid"]
+
+
+def account_document(account: Account) -> dict[str, Any]:
+    """An account for JSON: dollars, prices and sizes as exact text."""
+    return {
+        "cash": account.cash,
+        "portfolio_value": account.portfolio_value,
+        "positions": [asdict(position) for position in account.positions],
+        "fills": [asdict(fill) for fill in account.fills],
+        "left_out": [anomaly.detail for anomaly in account.anomalies],
+    }
+
+
+def account_grids(account: Account) -> list[Table]:
+    """Balance, positions and fills, dollars and contracts, exact."""
+    balance = _grid(f"{account.venue}: balance, dollars", "cash", "portfolio value")
+    balance.add_row(f"{account.cash:,f}", f"{account.portfolio_value:,f}")
+    positions = _grid("Positions (negative: NO)", "market", "contracts", "cost", "realised", "fees")
+    for position in account.positions:
+        figures = (position.size, position.cost, position.realized_pnl, position.fees)
+        positions.add_row(position.market_id, *map(_plain, figures))
+    fills = _grid("Fills, in YES terms", "market", "at", "side", "price", "contracts", "fee", "taker")
+    for fill in account.fills:
+        fills.add_row(
+            fill.market_id,
+            "" if fill.at is None else f"{fill.at:%Y-%m-%d %H:%M:%S}",
+            fill.side or "",
+            _plain(fill.price),
+            _plain(fill.size),
+            _plain(fill.fee),
+            "" if fill.is_taker is None else "yes" if fill.is_taker else "no",
+        )
+    return [balance, positions, fills]
+
+
+def _grid(title: str, first: str, *others: str) -> Table:
+    grid = Table(title=title, title_justify="left")
+    grid.add_column(first, overflow="fold")
+    for name in others:
+        grid.add_column(name, justify="right")
+    return grid
+
+
+def _plain(number: Decimal | None) -> str:
+    return "" if number is None else f"{number.normalize():f}"
 
 
 def spread_grid(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str] | None = None) -> Table:
@@ -51,4 +99,4 @@ def _two(bid: Decimal | None, ask: Decimal | None) -> str:
 
 
 def _price(price: Decimal | None) -> str:
-    return "none" if price is None else f"{price.normalize():f}"
+    return _plain(price) or "none"

@@ -7,6 +7,8 @@ from arb_pipeline.defs.automation import jobs, schedules, sensors
 from arb_pipeline.defs.capture.assets import capture_assets
 from arb_pipeline.defs.describe import exchange_tags
 from arb_pipeline.defs.discovery.assets import VENUES, combined_assets, venue_catalogue
+from arb_pipeline.defs.market_data.assets import candle_asset
+from arb_pipeline.defs.market_data.trades import backfill_trades_job
 from arb_pipeline.defs.matching.assets import matching_assets
 from arb_pipeline.defs.resources import pipeline_resource
 from arb_pipeline.settings import Settings
@@ -17,18 +19,20 @@ __all__ = ["build", "defs"]
 def build(settings: Settings) -> dg.Definitions:
     """The whole project. Of the settings, only names and intervals enter; assets read theirs when they run."""
     tags = exchange_tags(settings.exchange_name)
-    all_jobs = jobs(settings, tags)
+    asset_jobs = jobs(settings, tags)
+    trades_job = backfill_trades_job(tags)
     return dg.Definitions(
         assets=[
             *(venue_catalogue(venue, tags) for venue in VENUES),
             *combined_assets(tags),
             capture_assets(tags),
+            *(candle_asset(venue, tags) for venue in VENUES),
             matching_assets(tags),
             *arbitrage_assets(tags),
         ],
-        jobs=all_jobs,
-        schedules=schedules(all_jobs),
-        sensors=sensors(settings, all_jobs, tags),
+        jobs=[*asset_jobs, trades_job],
+        schedules=schedules(asset_jobs),
+        sensors=sensors(settings, [*asset_jobs, trades_job], tags),
         resources={"pipeline": pipeline_resource},
         # Steps share one process: starting one per step would take longer than most steps do.
         executor=dg.in_process_executor,

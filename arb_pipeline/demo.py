@@ -43,7 +43,7 @@ _READY_S = 60.0
 _BEAT_S = 10.0
 _SAME = (Relation.EQUIVALENT.value, Relation.INVERTED.value)
 _CALLED = (MatchStatus.AUTO.value, MatchStatus.REVIEW.value, MatchStatus.APPROVED.value)
-_SECRET = ("KALSHI_PRIVATE_KEY", "KALSHI_API_KEY_ID")
+_SECRET = ("KALSHI_PRIVATE_KEY", "KALSHI_API_KEY_ID", "POLY_API_KEY", "POLY_API_SECRET", "POLY_PASSPHRASE")
 
 Step = Callable[[str], None]
 """Told what begins."""

@@ -16,10 +16,13 @@ import msgspec
 from arb_pipeline.units import ONE
 
 __all__ = [
+    "AccountEvent",
+    "AccountKind",
     "Anomaly",
     "AnomalyKind",
     "BookDelta",
     "BookSnapshot",
+    "ChangeKind",
     "Command",
     "Event",
     "FetchBooks",
@@ -400,6 +403,28 @@ class Trade(msgspec.Struct, frozen=True, gc=False):
     source: Source = "ws"
 
 
+class Candle(msgspec.Struct, frozen=True, gc=False):
+    """One candlestick as a venue publishes it.
+
+    Attributes:
+        begin_ns, end_ns: the interval, ns since the epoch.
+        bid, ask: open, high, low and close of the best YES price, 1e-4 dollars.
+        price: the same of traded prices, 1e-9 dollars; None without a trade.
+        mean: average traded price, 1e-9 dollars.
+        volume, open_interest: 1e-6 contracts.
+    """
+
+    market_id: str
+    begin_ns: int
+    end_ns: int
+    bid: tuple[int, int, int, int] | None
+    ask: tuple[int, int, int, int] | None
+    price: tuple[int, int, int, int] | None
+    mean: int | None
+    volume: int | None
+    open_interest: int | None
+
+
 class Ticker(msgspec.Struct, frozen=True, gc=False):
     """The venue's own conflated summary; never a source of book state.
 
@@ -435,14 +460,80 @@ class GapClosed(msgspec.Struct, frozen=True, gc=False):
     recovery: str
 
 
+ChangeKind = Literal[
+    "created", "activated", "deactivated", "times", "tick", "text", "fees", "determined", "settled", "event", "other"
+]
+"""What a :class:`MarketChange` is about, the same words for every venue."""
+
+
 class MarketChange(msgspec.Struct, frozen=True, gc=False):
-    """A life-cycle message: a market appeared, changed its status, times, grid or fees, or was resolved."""
+    """A life-cycle message: a market appeared, changed its status, times, grid or fees, or was resolved.
+
+    Attributes:
+        market_id: empty where a whole event changed.
+        event_id, series_id: where the message tells them, else empty.
+        kind: the venue's own word for it.
+        details: the message's fields as they came.
+        facts: of a market that was created, what it takes to subscribe it; None if the message does not tell.
+        open_ns, close_ns: the times that it names, None otherwise.
+        effective_ns: when the market was determined or settled, None otherwise.
+    """
 
     market_id: str
     event_id: str
     kind: str
     recv_ns: int
     details: Mapping[str, Any]
+    change: ChangeKind = "other"
+    series_id: str = ""
+    facts: MarketFacts | None = None
+    open_ns: int | None = None
+    close_ns: int | None = None
+    effective_ns: int | None = None
+
+
+AccountKind = Literal["fill", "order", "position", "order_group", "balance", "rfq", "quote", "rfq_batch", "batch_quote"]
+"""What an :class:`AccountEvent` is about."""
+
+
+class AccountEvent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """Something of the own account: a fill, an order's new state, a position, a balance, a quote asked or given.
+
+    Attributes:
+        event_id: deterministic, from the venue's own ids: the same fill has the same one however often and by
+            whichever way it is told. Where the venue numbers no states (orders, positions), a digest of the message
+            follows the id.
+        status: the venue's word for what happened or how it stands (``resting``, ``MATCHED``, ``quote_accepted``).
+        side: the own side in YES terms: ``bid`` buys YES or sells NO, ``ask`` sells YES or buys NO.
+        price: YES price, 1e-9 dollars (a fill's may be an average).
+        size: 1e-6 contracts: filled by a fill, asked for by an order, held (negative: NO) as a position, limit of an
+            order group, asked for or accepted of a quote.
+        filled: 1e-6 contracts of an order that are filled so far.
+        fee: 1e-10 dollars, of this fill, or paid so far on this order or position.
+        amount: 1e-10 dollars: cost of a position, cash of a balance, target cost of a request for quotes.
+        is_taker: whether the own order took liquidity, None if not told.
+        raw: the venue's message as received, without its envelope; never holds a secret.
+    """
+
+    venue: str
+    kind: AccountKind
+    event_id: str
+    recv_ns: int
+    venue_ns: int | None = None
+    seq: int | None = None
+    market_id: str | None = None
+    status: str = ""
+    side: Side | None = None
+    price: int | None = None
+    size: int | None = None
+    filled: int | None = None
+    fee: int | None = None
+    amount: int | None = None
+    is_taker: bool | None = None
+    order_id: str | None = None
+    client_order_id: str | None = None
+    raw: str = ""
+    source: Source = "ws"
 
 
 class AnomalyKind(StrEnum):
@@ -466,6 +557,7 @@ class AnomalyKind(StrEnum):
     ASSUMED_YES_TOKEN = "assumed_yes_token"  # noqa: S105 - a market's token, not a secret
     PRICE_CONVENTION = "price_convention"
     VENUE_ERROR = "venue_error"
+    SKIPPED = "skipped"
 
 
 class Anomaly(msgspec.Struct, frozen=True, gc=False):
@@ -483,16 +575,26 @@ class Anomaly(msgspec.Struct, frozen=True, gc=False):
     example: str = ""
 
 
-MarketEvent = BookSnapshot | BookDelta | Quote | Trade | Ticker | GapOpened | GapClosed | MarketChange | Anomaly
+MarketEvent = (
+    BookSnapshot | BookDelta | Quote | Trade | Ticker | GapOpened | GapClosed | MarketChange | AccountEvent | Anomaly
+)
 
 
 # --- what a session asks for -------------------------------------------------------------------------------
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):
-    """Send this text frame."""
+    """Send this text frame.
+
+    Attributes:
+        secret: the frame holds credentials: it goes to the socket and nowhere else (no journal, log or ``repr``).
+    """
 
     frame: str
+    secret: bool = False
+
+    def __repr__(self) -> str:
+        return f"Send(frame={'<secret>' if self.secret else self.frame!r})"
 
 
 class FetchBooks(msgspec.Struct, frozen=True, gc=False):

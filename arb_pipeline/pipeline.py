@@ -23,23 +23,24 @@ from arb_pipeline.arbitrage.opportunities import Evaluation, funnel
 from arb_pipeline.arbitrage.opportunities import evaluate as evaluate_pairs
 from arb_pipeline.arbitrage.pairs import Direction, MarketData, Pair
 from arb_pipeline.arbitrage.spreads import break_even, latest_spreads
-from arb_pipeline.capture import listeners as listening
 from arb_pipeline.capture.export import Exported, export
+from arb_pipeline.capture.monitor import CaptureMonitor
 from arb_pipeline.capture.recorder import Recorder
+from arb_pipeline.capture.rows import ConnectionRows, GapLedger, RowWriter
 from arb_pipeline.capture.serve import run_until_signalled
 from arb_pipeline.capture.summary import CaptureStatus, CaptureSummary
-from arb_pipeline.capture.universe import select
 from arb_pipeline.clock import datetime_from_ns
 from arb_pipeline.errors import ArbError
-from arb_pipeline.model import Event, Market, MarketStatus, MatchStatus, Relation
+from arb_pipeline.model import Market, MatchStatus, Relation
 from arb_pipeline.recordings import check_target
 from arb_pipeline.settings import Settings
 from arb_pipeline.storage.catalogue import read_events, read_markets, write_catalogue
 from arb_pipeline.storage.history import record_changes
 from arb_pipeline.storage.lake import Lake, Partition
+from arb_pipeline.universe import Following, count_listeners, universe
 from arb_pipeline.venues import VENUES
 from arb_pipeline.venues import venue as registered
-from arb_pipeline.venues.base import FeeModel, Progress
+from arb_pipeline.venues.base import Account, FeeModel, Progress
 
 if TYPE_CHECKING:
     from arb_pipeline.matching.matcher import MatchResult
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Discovery",
     "Report",
+    "account",
     "capture",
     "count_listeners",
     "discover",
@@ -111,45 +113,6 @@ def match_markets(settings: Settings, lake: Lake) -> "MatchResult":
     return result
 
 
-def universe(settings: Settings, lake: Lake, venues: Collection[str] = ()) -> dict[str, list[Market]]:
-    """What to capture of each venue (all of the settings' ones by default): what its active listeners select.
-
-    Where that is more than the settings' limit, paired markets come first, then the busiest.
-
-    Raises:
-        ListenerError: if the listeners' file is not valid.
-    """
-    listeners = listening.load_listeners(settings.listeners_path)
-    chosen = {}
-    for name in venues or settings.capture_venues:
-        markets, events, paired = _known(lake, name)
-        wanted = listening.select(listeners, markets, events, paired)
-        chosen[name] = select(wanted, settings.capture_max_markets, paired, tuple(MarketStatus))
-    return chosen
-
-
-def count_listeners(settings: Settings, lake: Lake) -> list[tuple[listening.Listener, int]]:
-    """Every listener with the number of discovered markets that it selects, or would select if it were active.
-
-    Raises:
-        ListenerError: if the listeners' file is not valid.
-    """
-    listeners = listening.load_listeners(settings.listeners_path)
-    known = {name: _known(lake, name) for name in {listener.venue for listener in listeners}}
-    return [
-        (listener, len(listening.select([listener.model_copy(update={"is_active": True})], *known[listener.venue])))
-        for listener in listeners
-    ]
-
-
-def _known(lake: Lake, venue: str) -> tuple[list[Market], list[Event], frozenset[str]]:
-    """A venue's discovered markets and events, and which of the markets stand in a pair that is not ruled out."""
-    matches = lake.current("market_matches")
-    hopeful = matches.filter(pc.not_equal(matches["status"], MatchStatus.REJECTED.value))
-    paired = frozenset(hopeful[f"{venue}_market_id"].to_pylist())
-    return read_markets(lake, venue), read_events(lake, venue, nested=False), paired
-
-
 def capture(
     settings: Settings,
     lake: Lake,
@@ -157,10 +120,12 @@ def capture(
     progress: Progress | None = None,
     *,
     into: Lake | None = None,
+    shard: tuple[int, int] = (0, 1),
 ) -> CaptureSummary:
     """Capture live order books until a signal, or until ``settings.max_seconds`` are over. Call it in the main thread.
 
-    ``lake`` knows the markets; the rows go there too, or ``into`` another one.
+    ``lake`` knows the markets; the rows go there too, or ``into`` another one. ``shard`` (k, n) captures the k-th of n
+    parts of the markets, 0 first.
 
     Raises:
         ArbError: if no market is known, or no venue can be captured.
@@ -173,13 +138,18 @@ def capture(
         )
 
     async def on_progress(status: CaptureStatus) -> None:
+        await monitor.observe(status)
         if progress is not None:
             for name, figures in status.venues.items():
                 progress(f"{name} frames", figures.frames)
 
     run_id = f"cli-{uuid.uuid4().hex[:12]}"
-    recorder = Recorder(settings, into or lake, settings.clock, run_id, markets)
-    summary = run_until_signalled(lambda stop: recorder.run(stop, on_progress))
+    target = into or lake
+    following = Following(settings, lake, markets)
+    recorder = Recorder(settings, target, settings.clock, run_id, markets, shard=shard, universe=following)
+    with CaptureMonitor(settings, target, run_id, markets, shard=shard, announce=into is None) as monitor:
+        summary = run_until_signalled(lambda stop: recorder.run(stop, on_progress))
+        monitor.finished(summary)
     if summary.stop_reason == "nothing_to_capture":
         reasons = "; ".join(figures.message for figures in summary.venues.values() if figures.message)
         raise ArbError(f"nothing to capture: {reasons}")
@@ -202,6 +172,42 @@ def record(
         captured = Lake(folder, lake.exchange_name)
         summary = capture(settings.model_copy(update={"lake": folder}), lake, venues, progress, into=captured)
         return summary, export(captured, target, catalogue=lake, progress=progress)
+
+
+async def account(settings: Settings, lake: Lake, venues: Collection[str] = ()) -> list[Account]:
+    """Balance, positions and fills at each venue with credentials; rows of ``account_events`` too with ``ARB_ACCOUNT``.
+
+    Raises:
+        ArbError: if no venue that tells them over REST has credentials, or they are not usable.
+        HttpStatusError, httpx.TransportError: if a venue refuses or does not answer.
+    """
+    found: list[Account] = []
+    for name in venues or VENUES:
+        asked = registered(name)
+        credentials = asked.credentials(settings)
+        if credentials is None:
+            continue
+        async with asked.rest_client(settings, credentials) as client:
+            told = await asked.account(client, settings.clock.now_ns())
+        if told is None:
+            continue
+        found.append(told)
+        if settings.account:
+            _keep_account(lake, told, settings.clock.now_ns())
+    if not found:
+        raise ArbError(
+            "no credentials of an account that can be read: set KALSHI_API_KEY_ID and KALSHI_PRIVATE_KEY_PATH "
+            "(or KALSHI_PRIVATE_KEY)"
+        )
+    return found
+
+
+def _keep_account(lake: Lake, told: Account, now_ns: int) -> None:
+    run_id = f"account-{uuid.uuid4().hex[:12]}"
+    rows = RowWriter(run_id, now_ns, exchange=lake.exchange_name)
+    ConnectionRows(rows, told.venue, run_id, now_ns).write([*told.events, *told.anomalies], GapLedger())
+    for (name, partition), table in rows.drain().tables().items():
+        lake.write_part(name, partition, table, run_id)
 
 
 def load_pairs(lake: Lake) -> list[Pair]:

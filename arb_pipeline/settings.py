@@ -1,6 +1,6 @@
 """Every setting once: read from the environment and ``.env``, typed, documented, validated at start.
 
-Names are ``ARB_`` plus the field in capitals, but for Kalshi's credentials, which keep the venue's usual names.
+Names are ``ARB_`` plus the field in capitals, but for the venues' credentials, which keep their usual names.
 ``.env.example`` lists all of them; a test keeps the two in step.
 """
 
@@ -44,6 +44,9 @@ class Settings(BaseSettings):
     matches_path: Path = Field(Path("matches.yaml"), description="people's decisions on pairs")
     listeners_path: Path = Field(Path("listeners.yaml"), description="what to capture")
     reports_path: Path = Field(Path("reports"), description="folder of the HTML reports")
+    journal: Path | None = Field(
+        None, description="folder of the capture journals; unset: 'journal' beside a local lake, else ~/.local/state"
+    )
     postgres_url: SecretStr | None = Field(None, description="Postgres for the tick tables; unset: lake only")
     dagster_postgres_url: SecretStr | None = Field(
         None, description="Postgres for Dagster's own storage; unset: SQLite under DAGSTER_HOME"
@@ -58,6 +61,9 @@ class Settings(BaseSettings):
     polymarket_ws_url: str = Field(
         "wss://ws-subscriptions-clob.polymarket.com/ws/market", description="Polymarket market WebSocket"
     )
+    polymarket_user_ws_url: str = Field(
+        "wss://ws-subscriptions-clob.polymarket.com/ws/user", description="Polymarket user WebSocket (own account)"
+    )
     kalshi_api_key_id: str = Field(
         "", validation_alias=AliasChoices("kalshi_api_key_id"), description="Kalshi API key id"
     )
@@ -69,6 +75,18 @@ class Settings(BaseSettings):
     )
     kalshi_account: Literal["direct", "fcm"] = Field(
         "direct", description="how Kalshi rounds your balance: direct member (1e-4) or FCM-cleared (1e-2)"
+    )
+    poly_api_key: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("poly_api_key"), description="Polymarket CLOB API key"
+    )
+    poly_api_secret: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("poly_api_secret"), description="its secret"
+    )
+    poly_passphrase: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("poly_passphrase"), description="its passphrase"
+    )
+    account: bool = Field(
+        False, description="also capture the own account (fills, orders, positions) where there are credentials"
     )
     exchange_name: str = Field(
         "",
@@ -83,19 +101,63 @@ class Settings(BaseSettings):
 
     # capture
     capture_venues: tuple[str, ...] = Field(("kalshi", "polymarket"), description="venues to capture")
+    flush_ms: float = Field(100.0, gt=0, description="what a killed capture may lose: ms between journal writes")
     capture_flush_s: float = Field(5.0, gt=0, description="seconds between Parquet part files")
     poll_interval_s: float = Field(
         3.0, gt=0, description="seconds between polls where there is no WebSocket; keep it well below max_quote_age_s"
     )
     capture_prewarm_s: float = Field(20.0, ge=0, description="how long before its hour a capture run connects")
+    capture_shards: int = Field(
+        1, gt=0, description="capture runs beside each other, each with its part of the markets"
+    )
+    capture_lease_s: float = Field(
+        30.0, ge=5, description="a capture run without a heartbeat for so many seconds is given up and replaced"
+    )
+    capture_checkpoint_s: float = Field(
+        600.0, gt=0, description="seconds between reports of the running hour, each of which is evaluated"
+    )
+    capture_refresh_s: float = Field(
+        30.0, gt=0, description="seconds between looks of a running capture at new catalogues, pairs and listeners"
+    )
     capture_max_markets: int = Field(2_000, gt=0, description="most markets per venue in one capture")
     polymarket_assets_per_connection: int = Field(200, gt=0, le=400, description="assets per Polymarket socket")
     kalshi_markets_per_sid: int = Field(500, gt=0, description="markets per Kalshi subscription")
+    kalshi_lifecycle: bool = Field(True, description="subscribe to Kalshi's life-cycle messages of all markets")
+    kalshi_data_age_s: float = Field(
+        60.0, ge=10, description="silence of a Kalshi market after which its book is asked for again, seconds"
+    )
+    polymarket_data_age_s: float = Field(
+        60.0, ge=10, description="silence of a Polymarket asset after which its book is compared with REST, seconds"
+    )
+    polymarket_hash_sample: int = Field(
+        1, gt=0, description="compute one Polymarket book hash in so many (the hash itself chooses); 1: every one"
+    )
+    polymarket_witness_s: float = Field(
+        60.0, ge=0, description="seconds between comparisons of Polymarket books with REST, silent or not; 0: none"
+    )
+    polymarket_witness_sample: int = Field(10, gt=0, description="Polymarket books compared each time, per socket")
     max_seconds: float | None = Field(None, description="end a capture after so many seconds; unset: its hour")
+    handler_lag_s: float = Field(
+        5.0, gt=0, description="handlers that are so many seconds late are told nothing until they have caught up"
+    )
+    handler_hang_s: float = Field(
+        30.0, gt=0, description="a handler that takes longer for one event has its process ended and started again"
+    )
+    alert_webhook_url: SecretStr | None = Field(
+        None, description="gets each alert of a handler as a POST of JSON; unset: alerts are only logged"
+    )
 
     # arbitrage
     max_quote_age_s: float = Field(5.0, gt=0, description="oldest proof of life of a connection, seconds")
     min_net_usd: float = Field(0.0, description="smallest net profit worth a row, dollars")
+
+    # monitoring
+    log_format: Literal["console", "json"] = Field("console", description="log lines on standard error: text or JSON")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="least severity that is logged")
+    metrics_port: int | None = Field(
+        None, ge=0, le=65_535, description="port of a capture's Prometheus metrics; 0: a free one; unset: none"
+    )
+    metrics_host: str = Field("127.0.0.1", description="address that the metrics listen on")
 
     # time
     clock_offset: float = Field(0.0, description="seconds added to the clock; negative moves into the past")

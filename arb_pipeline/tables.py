@@ -102,6 +102,7 @@ _SEQ = _n("seq", INT, "the venue's sequence number of the frame, where it has on
 _CONNECTION = _c("connection_id", STRING, "the connection it was received on")
 _KALSHI = _c("kalshi_market_id", STRING, "Kalshi ticker")
 _POLYMARKET = _c("polymarket_market_id", STRING, "Polymarket condition id")
+_OHLC = {"open": "first", "high": "highest", "low": "lowest", "close": "last"}
 
 _ALL = (
     Table(
@@ -280,7 +281,7 @@ _ALL = (
     ),
     Table(
         name="trades",
-        doc="Public trades, priced in YES terms.",
+        doc="Public trades, priced in YES terms. Fetched later (connection backfill-...), recv_ns is the venue's time.",
         columns=(
             _VENUE,
             _MARKET,
@@ -298,6 +299,36 @@ _ALL = (
         key=("market_id", "trade_id"),
         sort=("market_id", "recv_ns", "ordinal"),
         partitioning=Partitioning.HOUR,
+    ),
+    Table(
+        name="candles",
+        doc="OHLC of quotes and trades by interval: ours from what was captured, and the venue's as it publishes them.",
+        columns=(
+            _VENUE,
+            _MARKET,
+            _c("interval_s", INT, "length, seconds: 60, 3600 or 86400"),
+            _c("begin_at", TIMESTAMP, "start; the venue's own leave it out and include the end instead"),
+            _c("end_at", TIMESTAMP, "end"),
+            *(
+                _n(f"{side}_{point}", PRICE, f"{words} best YES {side}, dollars")
+                for side in ("bid", "ask")
+                for point, words in _OHLC.items()
+            ),
+            *(
+                _n(f"price_{point}", TRADE_PRICE, f"{words} traded YES price, dollars; null without trades")
+                for point, words in _OHLC.items()
+            ),
+            _n("price_mean", TRADE_PRICE, "traded price averaged by size, rounded to 1e-9 (venue's own: as published)"),
+            _n("volume", SIZE, "contracts traded; null in ours where no trade was seen"),
+            _n("trades", INT, "number of trades, null likewise; null for the venue's own, which do not tell"),
+            _n("open_interest", SIZE, "contracts held at the end; null for ours"),
+            _n("coverage", FLOAT, "share of the interval in which the book was in sync; null for the venue's own"),
+            _c("source", STRING, "ws (ours, from quotes and trades) or rest (the venue's own candlestick)"),
+            _c("known_at", TIMESTAMP, "when the row was first known as it stands"),
+        ),
+        key=("venue", "market_id", "interval_s", "begin_at", "source"),
+        sort=("market_id", "interval_s", "begin_at", "source"),
+        partitioning=Partitioning.DATE,
     ),
     Table(
         name="tickers",
@@ -361,6 +392,40 @@ _ALL = (
         ),
         key=("connection_id",),
         sort=("started_at", "connection_id"),
+        partitioning=Partitioning.DATE,
+    ),
+    Table(
+        name="account_events",
+        doc="Own fills, orders, positions, balances and quotes; only with credentials and ARB_ACCOUNT.",
+        columns=(
+            _VENUE,
+            _c("event_id", STRING, "deterministic, from the venue's ids: a fill told twice in a day is one row"),
+            _c(
+                "kind",
+                STRING,
+                "fill, order, position, order_group, balance, rfq, quote, rfq_batch or batch_quote",
+            ),
+            _n("market_id", STRING, "Kalshi ticker or Polymarket condition id; null where it is about no one market"),
+            _RECV,
+            _ORDINAL,
+            _VENUE_NS,
+            _SEQ,
+            _CONNECTION,
+            _c("status", STRING, "the venue's word for what happened or how it stands, empty if it has none"),
+            _n("side", STRING, "bid (buys YES or sells NO) or ask (sells YES or buys NO)"),
+            _n("price", TRADE_PRICE, "YES price, dollars"),
+            _n("size", SIZE, "contracts: filled, ordered, held (negative: NO), group limit, or asked for"),
+            _n("filled", SIZE, "contracts of the order filled so far"),
+            _n("fee", MONEY, "fee of the fill, or paid so far on the order or position, dollars"),
+            _n("amount", MONEY, "cost of the position, cash of the balance, target cost of the request, dollars"),
+            _n("is_taker", BOOL, "whether the own order took liquidity"),
+            _n("order_id", STRING, "the venue's id of the order"),
+            _n("client_order_id", STRING, "the own id of the order, on orders and quotes; fills go by order_id"),
+            _SOURCE,
+            _c("raw", STRING, "the venue's message, JSON"),
+        ),
+        key=("event_id",),
+        sort=("recv_ns", "ordinal"),
         partitioning=Partitioning.DATE,
     ),
     Table(

@@ -1,11 +1,10 @@
 """Live books of a few named markets of any venues, side by side, as ``arb watch`` shows them.
 
-The sockets are the recorder's and the books its sessions'; the rows that come with them are thrown away. Prices are in
+The sockets are the recorder's and the books its sessions'; nothing is kept. Prices are in
 YES terms on every venue.
 """
 
 import asyncio
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,6 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, cast
 
-import pyarrow as pa
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -26,8 +24,7 @@ from arb_pipeline.capture.summary import CaptureStatus
 from arb_pipeline.errors import ArbError
 from arb_pipeline.model import BookDelta, BookSnapshot, Level, Market, MarketStatus, OrderBook, Output
 from arb_pipeline.settings import Settings
-from arb_pipeline.storage.lake import Compaction, FileEntry, Lake, Partition
-from arb_pipeline.tables import Table as LakeTable
+from arb_pipeline.storage.lake import Lake
 from arb_pipeline.units import ONE, format_plain, price_decimal, size_decimal
 from arb_pipeline.venues import VENUES
 from arb_pipeline.venues.base import FeeModel, FeeUnknownError, Session, Venue
@@ -201,19 +198,17 @@ async def watch(
         ArbError: if none of the venues can be streamed.
     """
     watching = _Watching(settings, markets, venues)
-    with tempfile.TemporaryDirectory(prefix="arb-watch-") as folder:
-        recorder = watching.recorder(folder)
-        running = asyncio.create_task(recorder.run(stop, watching.on_progress))
-        try:
-            while not running.done():
-                await asyncio.wait({running}, timeout=refresh_s)
-                if show(watching.view()):
-                    stop.set()
-                    break
-            summary = await running
-        finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+    running = asyncio.create_task(watching.recorder().run(stop, watching.on_progress))
+    try:
+        while not running.done():
+            await asyncio.wait({running}, timeout=refresh_s)
+            if show(watching.view()):
+                stop.set()
+                break
+        summary = await running
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
     if summary.stop_reason == "nothing_to_capture":
         reasons = "; ".join(figures.message for figures in summary.venues.values() if figures.message)
         raise ArbError(f"nothing to watch: {reasons}")
@@ -247,14 +242,13 @@ class _Watching:
         self._sessions: list[_SessionTap] = []
         self._messages: dict[str, str] = {}
 
-    def recorder(self, folder: str) -> Recorder:
-        """A recorder whose rows go nowhere."""
+    def recorder(self) -> Recorder:
+        """A recorder that keeps nothing."""
         by_venue = {name: [market for market in self._markets if market.venue == name] for name in self._venues}
         tapped = {name: cast("Venue", _VenueTap(venue, self._sessions)) for name, venue in self._venues.items()}
-        changes = {"lake": folder, "capture_flush_s": _FLUSH_S, "max_seconds": None}
-        settings = self._settings.model_copy(update=changes)
-        lake = _Nowhere(folder, settings.exchange_name)
-        return Recorder(settings, lake, settings.clock, "watch", by_venue, venues=tapped)
+        settings = self._settings.model_copy(update={"capture_flush_s": _FLUSH_S, "max_seconds": None})
+        lake = Lake(settings.lake, settings.exchange_name)
+        return Recorder(settings, lake, settings.clock, "watch", by_venue, venues=tapped, keep=False)
 
     async def on_progress(self, status: CaptureStatus) -> None:
         """Keep what the connections say about themselves."""
@@ -350,24 +344,6 @@ class _VenueTap:
         """See :class:`Venue`."""
         self._sessions.append(_SessionTap(self._venue.session(*arguments, **options)))
         return self._sessions[-1]
-
-
-class _Nowhere(Lake):
-    """A lake that keeps nothing."""
-
-    def write_part(
-        self,
-        table: LakeTable | str,  # noqa: ARG002
-        partition: Partition,  # noqa: ARG002
-        rows: pa.Table,  # noqa: ARG002
-        writer: str,  # noqa: ARG002
-    ) -> FileEntry | None:
-        """Throw the rows away."""
-        return None
-
-    def compact(self, table: LakeTable | str, partition: Partition) -> Compaction:  # noqa: ARG002
-        """There is nothing to merge."""
-        return Compaction(0)
 
 
 def _leg(market: Market, levels: Iterable[Level], fees: FeeModel) -> Leg:

@@ -46,7 +46,7 @@ def golden() -> Path:
 def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test reads the developer's settings, keys, home or ``.env``."""
     for name in list(os.environ):
-        if name.startswith(("ARB_", "KALSHI_", "DAGSTER_")) and name not in {
+        if name.startswith(("ARB_", "KALSHI_", "POLY_", "DAGSTER_")) and name not in {
             "ARB_RECORDINGS",
             "ARB_MATCHING",
             "ARB_GOLDEN",

@@ -90,6 +90,8 @@ def test_replay_then_sql(tmp_path: Path) -> None:
         (("sql", "selec"), "the query failed"),
         (("discover", "--venue", "intrade"), "no venue 'intrade'"),
         (("capture", "--max-seconds", "1"), "run 'arb discover' first"),
+        (("capture", "--shard", "2/2"), "one is 0/2 and the other 1/2"),
+        (("capture", "--shard", "first"), "--shard 'first'"),
         (("match",), "run 'arb discover' first"),
         (("up", "--no-capture"), "dagster.yaml"),
     ],
@@ -155,6 +157,21 @@ def test_listeners_are_listed_added_paused_and_resumed(tmp_path: Path, monkeypat
     }.items():
         with pytest.raises(ArbError, match=says):
             runner.invoke(app, ["listeners", *arguments], catch_exceptions=False)
+
+
+def test_handlers_are_listed_and_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    Path("listeners.yaml").write_text(
+        "handlers:\n- {name: up, use: price_alert, venues: kalshi, parameters: {level: 0.6}}\n"
+        "- {name: mine, use: 'not_there_at_all:x', is_active: false}\n"
+    )
+    shown = runner.invoke(app, ["listeners", "list"], catch_exceptions=False).stdout
+    up, mine = (next(line for line in shown.splitlines() if name in line) for name in ("price_alert", "not_there"))
+    assert "kalshi" in up
+    assert "ok" in up
+    assert "paused" in mine
+    assert "handler 'mine': use: not_there_at_all cannot be" in mine
 
 
 def test_wrong_usage_is_exit_code_2(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """``arb status``: figures that follow from what is in the lake."""
 
 import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,10 +13,12 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from arb_pipeline.capture.heartbeat import HeartbeatFile
+from arb_pipeline.capture.summary import CaptureStatus, VenueSummary
 from arb_pipeline.cli import app
 from arb_pipeline.clock import Clock, datetime_from_ns, ns_from_datetime
 from arb_pipeline.settings import Settings
-from arb_pipeline.status import capture_status, status_grid
+from arb_pipeline.status import capture_grid, capture_status, status_grid
 from arb_pipeline.storage.lake import Lake, Partition
 from arb_pipeline.tables import table
 
@@ -131,13 +136,77 @@ def test_a_capture_that_stopped_is_not_live(settings: Settings, lake: Lake) -> N
 def test_command_prints_a_table_or_json(settings: Settings, lake: Lake) -> None:
     put(lake, "raw_frames", "recv_ns", frame(1))
     done = CliRunner().invoke(app, ["status", "--lake", settings.lake, "--json"])
-    assert done.exit_code == 0
+    assert done.exit_code == 3  # one of the venues is not captured
     document = json.loads(done.stdout)
     assert set(document) == {"kalshi", "polymarket"}
     assert document["kalshi"]["behind_s"] == 1.0
     assert document["polymarket"]["last_recv_at"] is None
-    done = CliRunner().invoke(app, ["status", "--lake", settings.lake])
+    assert [document[venue]["verdict"] for venue in ("kalshi", "polymarket")] == ["live", "not running"]
+    done = CliRunner().invoke(app, ["status", "--lake", settings.lake, "--venue", "kalshi"])
     assert (done.exit_code, "frames, last 5 min" in done.stdout) == (0, True)
+    assert "No capture into this lake runs on this host." in done.stdout
+
+
+def beat(settings: Settings, lake: Lake, run_id: str, shard: tuple[int, int] = (0, 1), **figures: Any) -> HeartbeatFile:
+    """The word of a capture of Kalshi that is this process."""
+    file = HeartbeatFile(settings, lake, run_id, shard=shard, venues=["kalshi"])
+    file.begin()
+    if figures:
+        file.beat(
+            CaptureStatus(run_id=run_id, elapsed_s=2.0, venues={"kalshi": VenueSummary(venue="kalshi", **figures)})
+        )
+    return file
+
+
+def verdict(settings: Settings, lake: Lake) -> str:
+    return capture_status(settings, lake, "kalshi").verdict
+
+
+def test_a_capture_is_starting_then_quiet_then_live_then_gone(settings: Settings, lake: Lake) -> None:
+    file = beat(settings, lake, "r")
+    assert verdict(settings, lake) == "starting"
+    assert verdict(settings, Lake(settings.lake + "2")) == "not running"
+    assert capture_status(settings, lake, "polymarket").captures == []
+    beat(settings, lake, "r", connections=2, connected=2, markets=7)
+    assert verdict(settings, lake) == "quiet"
+    put(lake, "raw_frames", "recv_ns", frame(3))
+    assert verdict(settings, lake) == "live"
+    beat(settings, lake, "r", connections=2, connected=0, markets=7)
+    status = capture_status(settings, lake, "kalshi")
+    assert (status.verdict, status.healthy) == ("disconnected", False)
+    file.end()
+    assert verdict(settings, lake) == "live"  # for all that is known: another host may capture
+
+
+def test_shards_add_up(settings: Settings, lake: Lake) -> None:
+    beat(settings, lake, "a", (0, 2), connections=3, connected=2, markets=10, frames=8, message="closed [1006]")
+    beat(settings, lake, "b", (1, 2), connections=2, connected=2, markets=11)
+    status = capture_status(settings, lake, "kalshi")
+    assert (status.connected, status.connections, status.subscribed) == (4, 5, 21)
+    assert [(run.run_id, run.shard) for run in status.captures] == [("a", "0/2"), ("b", "1/2")]
+    told = json.loads(json.dumps(status.metadata()))["captures"][0]
+    assert (told["pid"], told["connected"], told["frames_per_s"]) == (os.getpid(), 2, 4.0)
+    text = shown(status_grid([status])) + shown(capture_grid(status.captures))
+    for words in ("yes, 4 of 5", "0/2", "1/2", "2 of 3", "closed [1006]", "quiet"):
+        assert words in text
+
+
+def test_a_capture_that_was_killed_is_not_running_although_its_newest_frames_are_fresh(
+    settings: Settings, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(lake, "raw_frames", "recv_ns", frame(3))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: ended.pid)
+        beat(settings, lake, "killed", connections=1, connected=1)
+    status = capture_status(settings, lake, "kalshi")
+    assert (status.verdict, status.healthy, status.connected) == ("not running", False, None)
+    assert status.since == datetime_from_ns(NOW)
+    assert "not running since 2026-11-21 12:02:00 UTC" in shown(status_grid([status]))
+    assert "gone since 2026-11-21 12:02:00 UTC" in shown(capture_grid(status.captures))
+    beat(settings, lake, "next", connections=1, connected=1)
+    assert verdict(settings, lake) == "live"
 
 
 def shown(grid: object) -> str:

@@ -3,11 +3,17 @@
 from collections.abc import Sequence
 
 from arb_pipeline.capture.rows import ConnectionRows, GapLedger, RowWriter
-from arb_pipeline.model import Command, MarketFacts, Output
+from arb_pipeline.model import Command, GapClosed, GapOpened, MarketFacts, Output
 from arb_pipeline.storage.lake import HOUR_NS
 from arb_pipeline.venues.base import Session
 
-__all__ = ["Feed"]
+__all__ = ["NO_SNAPSHOT", "UNSUBSCRIBED", "Feed"]
+
+NO_SNAPSHOT = "no_snapshot"
+"""Cause of a gap: the market is wanted (or its window has begun), and its first snapshot has not come."""
+
+UNSUBSCRIBED = "unsubscribed"
+"""End of a gap: the market is no longer captured."""
 
 
 class Feed:
@@ -15,10 +21,18 @@ class Feed:
 
     Every hour partition stands alone: with the first frame (or tick) of an hour, the books as they stood at its
     boundary are written into it. The same happens at the start of the window, up to which nothing was kept.
+
+    Args:
+        session: takes the inputs.
+        rows: takes what it says.
+        raw: whether frames are kept as received.
+        awaits: whether a market without a snapshot is in doubt.
     """
 
-    def __init__(self, session: Session, rows: RowWriter) -> None:
+    def __init__(self, session: Session, rows: RowWriter, *, raw: bool = True, awaits: bool = True) -> None:
         self.session = session
+        self._raw = raw
+        self._awaits = awaits
         self.gaps = GapLedger()
         self.connection: ConnectionRows | None = None
         self.live_ns = 0
@@ -39,7 +53,22 @@ class Feed:
         # After that, so that books of an earlier connection are not taken for this one's.
         self._advance(now_ns)
         if markets:
+            if self._dials == 1:
+                self._await(markets, self._beginning(now_ns))
             commands += self.apply(self.session.subscribe(markets, now_ns), now_ns)
+        return commands
+
+    def subscribe(self, markets: Sequence[MarketFacts], now_ns: int) -> list[Command]:
+        """Take these markets, too, and return what is to be sent."""
+        self._connection.markets += len(markets)
+        self._await(markets, now_ns)
+        return self.apply(self.session.subscribe(markets, now_ns), now_ns)
+
+    def unsubscribe(self, market_ids: Sequence[str], now_ns: int) -> list[Command]:
+        """Let go of these markets, whose doubts end with it, and return what is to be sent."""
+        self._connection.markets -= len(market_ids)
+        commands = self.apply(self.session.unsubscribe(market_ids, now_ns), now_ns)
+        self.apply([GapClosed(market_id, now_ns, UNSUBSCRIBED) for market_id in market_ids], now_ns)
         return commands
 
     def receive(self, frame: str, recv_ns: int) -> list[Command]:
@@ -50,7 +79,7 @@ class Feed:
             self._advance(recv_ns)
         keep = rows.start_ns <= recv_ns < rows.end_ns
         if keep:
-            connection.frame(frame, recv_ns)
+            connection.frame(frame, recv_ns, raw=self._raw)
         return connection.write(self.session.receive(frame, recv_ns), self.gaps, keep=keep)
 
     def tick(self, now_ns: int) -> list[Command]:
@@ -69,9 +98,9 @@ class Feed:
         """Write what the session said and return what it asks for."""
         return self._connection.write(outputs, self.gaps, keep=self._rows.keeps(now_ns))
 
-    def lost(self, now_ns: int, cause: str) -> None:
+    def lost(self, now_ns: int, cause: str, doubt: str = "disconnect") -> None:
         """The connection is gone, another one may follow: no book is to be trusted until then."""
-        self.apply(self.session.disconnected(now_ns, "disconnect"), now_ns)
+        self.apply(self.session.disconnected(now_ns, doubt), now_ns)
         self._end(now_ns, cause)
 
     def finish(self, now_ns: int, reason: str) -> None:
@@ -87,6 +116,16 @@ class Feed:
             return self.live_ns
         began = max(self._rows.start_ns, self.connection.started_ns)
         return self.live_ns + max(0, min(self._rows.end_ns, now_ns) - began)
+
+    def _beginning(self, now_ns: int) -> int:
+        """From when the first markets are wanted: whoever comes late to a window has missed its beginning."""
+        return self._rows.start_ns if self._rows.bounded and self._rows.keeps(now_ns) else now_ns
+
+    def _await(self, markets: Sequence[MarketFacts], from_ns: int) -> None:
+        """Until its first snapshot nothing is known of a market."""
+        for facts in markets if self._awaits else ():
+            gap = GapOpened(facts.market_id, NO_SNAPSHOT, from_ns)
+            self.gaps.awaits(gap, self._rows.next_ordinal(), self._connection.connection_id)
 
     @property
     def _connection(self) -> ConnectionRows:

@@ -1,8 +1,10 @@
-"""Listeners: what to capture, in people's words. A YAML list of named filters, one venue each.
+"""Listeners: what to capture, in people's words. A YAML list of named filters, one venue each; handlers may follow.
 
 What a listener names (series, events, markets, tags, slugs) adds up, and naming nothing means every market; what it
 demands (status, volume, words of the title, a match) each of its markets must meet. A market is captured if any active
 listener selects it. Values are read as text, so that a condition id or a ticker such as ``NO`` needs no quotes.
+
+A file with handlers (:mod:`arb_pipeline.handlers`) is a mapping of two lists, ``listeners`` and ``handlers``.
 """
 
 import os
@@ -10,12 +12,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from pathlib import Path
+from textwrap import indent
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from arb_pipeline.errors import ArbError
+from arb_pipeline.handlers.config import SHIPPED, HandlerConfig, HandlerError, build
 from arb_pipeline.model import Event, Market
 from arb_pipeline.venues import VENUES
 
@@ -25,6 +29,7 @@ __all__ = [
     "ListenerError",
     "PolymarketListener",
     "add_listener",
+    "load_handlers",
     "load_listeners",
     "seed_listeners",
     "select",
@@ -189,16 +194,33 @@ def select(
 
 
 def load_listeners(path: Path) -> tuple[Listener, ...]:
-    """Read the listeners. Without a file there is one for each venue, which selects every open market.
+    """Read the listeners. Without a file, or a list of them in it, each venue has one that selects every open market.
+
+    Handlers are not looked at: what is wrong with them must not keep capture from starting.
 
     Raises:
         ListenerError: on text that is not a YAML list of listeners, an unknown venue, an unknown, missing or malformed
             field, and two listeners of one name.
     """
     text = _read(path)
-    if text is None:
+    listeners = None if text is None else _parse(text, path)
+    if listeners is None:
         return tuple(_KINDS.get(venue, Listener)(name=f"all-{venue}", venue=venue) for venue in VENUES)
-    return _parse(text, path)
+    return listeners
+
+
+def load_handlers(path: Path) -> tuple[HandlerConfig, ...]:
+    """Read the handlers; those that come with the package are checked whole, of others no code is run.
+
+    Raises:
+        ListenerError: on a list of handlers that is none, an unknown, missing or malformed field or venue, parameters
+            that a handler of the package does not take, and two handlers of one name.
+    """
+    text = _read(path)
+    raw = None if text is None else _sections(text, path)[1]
+    handlers = tuple(_handler(item, number, path) for number, item in enumerate(raw or (), 1))
+    _check_names([handler.name for handler in handlers], "handlers", path)
+    return handlers
 
 
 def add_listener(path: Path, fields: Mapping[str, str | Sequence[str]]) -> Listener:
@@ -211,8 +233,12 @@ def add_listener(path: Path, fields: Mapping[str, str | Sequence[str]]) -> Liste
     _parse(before, path)
     separator = "" if not before or before.endswith("\n") else "\n"
     entry = yaml.dump([dict(fields)], Dumper=_PlainDumper, sort_keys=False, allow_unicode=True, width=110)
-    text = f"{before}{separator}{entry}"
-    added = _parse(text, path)[-1]
+    root = yaml.compose(before, Loader=yaml.BaseLoader)
+    if isinstance(root, yaml.MappingNode):
+        text = _with_entry(before, root, entry, path)
+    else:
+        text = f"{before}{separator}{entry}"
+    added = (_parse(text, path) or ())[-1]
     _write(path, text)
     return added
 
@@ -226,12 +252,14 @@ def set_active(path: Path, name: str, *, active: bool) -> None:
     text = _read(path)
     if text is None:
         raise ListenerError(f"there is no {path} to change: run 'arb listeners seed' first")
-    names = [listener.name for listener in _parse(text, path)]
+    names = [listener.name for listener in _parse(text, path) or ()]
     if name not in names:
         raise ListenerError(f"{path} has no listener {name!r}; it has {', '.join(names) or 'none'}")
     root = yaml.compose(text, Loader=yaml.BaseLoader)
     assert root is not None  # it has just been parsed
-    entry = root.value[names.index(name)]
+    listed = _section(root, "listeners") if isinstance(root, yaml.MappingNode) else root
+    assert listed is not None  # it has listeners
+    entry = listed.value[names.index(name)]
     values = {key.value: (key, value) for key, value in entry.value}
     word = "true" if active else "false"
     if "is_active" in values:
@@ -285,22 +313,90 @@ class _PlainDumper(yaml.SafeDumper):
 _PlainDumper.yaml_implicit_resolvers = {}
 
 
-def _parse(text: str, path: Path) -> tuple[Listener, ...]:
+def _section(root: yaml.MappingNode, name: str) -> yaml.Node | None:
+    """The value of a key of the file."""
+    return next((value for key, value in root.value if key.value == name), None)
+
+
+def _with_entry(text: str, root: yaml.MappingNode, entry: str, path: Path) -> str:
+    """The file's text with one more listener after the last one."""
+    listed = _section(root, "listeners")
+    if listed is None:
+        return text + ("" if text.endswith("\n") else "\n") + "listeners:\n" + entry
+    if not isinstance(listed, yaml.SequenceNode) or listed.flow_style or not listed.value:
+        raise ListenerError(f"{path}: listeners are not given line by line: add the entry by hand")
+    last: yaml.Node = listed.value[-1]
+    while isinstance(last, yaml.CollectionNode) and not last.flow_style and last.value:
+        inner = last.value[-1]
+        last = inner[1] if isinstance(inner, tuple) else inner
+    end = text.find("\n", last.end_mark.index - 1) + 1
+    before = text[:end] if end else text + "\n"
+    return before + indent(entry, " " * listed.start_mark.column) + (text[end:] if end else "")
+
+
+def _sections(text: str, path: Path) -> tuple[list[Any] | None, list[Any] | None]:
+    """What the file lists as listeners and as handlers, None for what it does not name."""
     try:
         raw: Any = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - it makes lists, mappings and text only
     except yaml.YAMLError as error:
         raise ListenerError(f"{path} is not YAML: {error}") from error
     if raw is None or raw == "":
-        return ()
-    if not isinstance(raw, list):
+        return [], None
+    if isinstance(raw, list):
+        return raw, None
+    if not isinstance(raw, dict):
         raise ListenerError(f"{path} holds no list: give one listener an entry, each beginning with '- name:'")
+    if unknown := sorted(map(str, raw.keys() - {"listeners", "handlers"})):
+        raise ListenerError(
+            f"{path} holds no list: give one listener an entry, each beginning with '- name:', or, where there are "
+            f"handlers, the sections 'listeners' and 'handlers'; {unknown[0]!r} is none"
+        )
+    return _listed(raw, "listeners", path), _listed(raw, "handlers", path)
+
+
+def _listed(raw: Mapping[str, Any], section: str, path: Path) -> list[Any] | None:
+    value = raw.get(section)
+    if value is None or isinstance(value, list):
+        return value
+    if value == "":
+        return []
+    raise ListenerError(f"{path}: {section} holds no list: give each an entry that begins with '- name:'")
+
+
+def _parse(text: str, path: Path) -> tuple[Listener, ...] | None:
+    """The listeners, None if the file has handlers only."""
+    raw, _ = _sections(text, path)
+    if raw is None:
+        return None
     listeners = tuple(_listener(item, number, path) for number, item in enumerate(raw, 1))
-    seen: set[str] = set()
-    for listener in listeners:
-        if listener.name in seen:
-            raise ListenerError(f"{path}: two listeners are named {listener.name!r}: rename one of them")
-        seen.add(listener.name)
+    _check_names([listener.name for listener in listeners], "listeners", path)
     return listeners
+
+
+def _check_names(names: Sequence[str], what: str, path: Path) -> None:
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise ListenerError(f"{path}: two {what} are named {name!r}: rename one of them")
+
+
+def _handler(item: object, number: int, path: Path) -> HandlerConfig:
+    if not isinstance(item, dict):
+        raise ListenerError(f"{path}: handler {number}: {item!r:.80} has no fields: begin it with '- name:'")
+    name = item.get("name")
+    called = f"{path}: handler {name!r}" if isinstance(name, str) and name else f"{path}: handler {number}"
+    try:
+        handler = HandlerConfig.model_validate(item)
+    except ValidationError as error:
+        problems = [_problem(dict(problem), HandlerConfig, "handlers") for problem in error.errors(include_url=False)]
+        raise ListenerError(f"{called}: {'; '.join(problems)}") from error
+    if unknown := [venue for venue in handler.venues if venue not in VENUES]:
+        raise ListenerError(f"{called}: venues: {unknown[0]!r} is none: give {', '.join(VENUES)}")
+    if handler.shipped:
+        try:
+            build(handler)
+        except HandlerError as error:
+            raise ListenerError(f"{path}: {error}") from error
+    return handler
 
 
 def _listener(item: object, number: int, path: Path) -> Listener:
@@ -316,21 +412,26 @@ def _listener(item: object, number: int, path: Path) -> Listener:
     try:
         return kind.model_validate(item)
     except ValidationError as error:
-        problems = [_problem(dict(problem), kind) for problem in error.errors(include_url=False)]
+        problems = [
+            _problem(dict(problem), kind, "this venue's listeners") for problem in error.errors(include_url=False)
+        ]
         raise ListenerError(f"{called}: {'; '.join(problems)}") from error
 
 
-def _problem(problem: Mapping[str, Any], kind: type[Listener]) -> str:
+def _problem(problem: Mapping[str, Any], kind: type[BaseModel], whose: str) -> str:
     field = ".".join(map(str, problem["loc"]))
     if problem["type"] == "extra_forbidden":
-        return f"{field} is no field of this venue's listeners; there are {', '.join(kind.model_fields)}"
+        return f"{field} is no field of {whose}; there are {', '.join(kind.model_fields)}"
     if problem["type"] == "missing":
         return f"{field} is missing: give it"
+    if problem["type"] == "string_pattern_mismatch" and field == "use":
+        given = problem["input"]
+        return f"use: {given!r:.120} names no handler: give {', '.join(SHIPPED)}, or package.module:name of your own"
     return f"{field}: {problem['msg']}, got {problem['input']!r:.120}"
 
 
 _EXAMPLE: Final = """\
-# What to capture: a list of listeners, one venue each. A market is captured if any active listener selects it.
+# What to capture: listeners, one venue each. A market is captured if any active listener selects it.
 #
 # What a listener names adds up (a market needs one of them); naming nothing means every market:
 #   kalshi:     series_tickers, event_tickers, market_tickers
@@ -346,28 +447,52 @@ _EXAMPLE: Final = """\
 # ARB_CAPTURE_MAX_MARKETS limits each venue: matched markets come first, then those with the largest volume.
 # 'arb listeners list' says how many of the discovered markets each listener selects.
 
-- name: all-kalshi
-  venue: kalshi
+listeners:
+  - name: all-kalshi
+    venue: kalshi
 
-- name: all-polymarket
-  venue: polymarket
+  - name: all-polymarket
+    venue: polymarket
 
-- name: fed-and-inflation
-  venue: kalshi
-  is_active: false
-  series_tickers: [KXFED, KXFEDDECISION, KXCPI]
-  min_open_interest: 100
+  - name: fed-and-inflation
+    venue: kalshi
+    is_active: false
+    series_tickers: [KXFED, KXFEDDECISION, KXCPI]
+    min_open_interest: 100
 
-- name: matched-kalshi
-  venue: kalshi
-  is_active: false
-  matched_only: true
+  - name: matched-kalshi
+    venue: kalshi
+    is_active: false
+    matched_only: true
 
-- name: bitcoin-and-a-tag
-  venue: polymarket
-  is_active: false
-  tag_ids: [2]  # GET https://gamma-api.polymarket.com/tags/slug/<slug> tells the id of a tag
-  slug_patterns: [bitcoin-*, btc-*]
-  min_liquidity: 1000
-  discovery_interval_s: 900
+  - name: bitcoin-and-a-tag
+    venue: polymarket
+    is_active: false
+    tag_ids: [2]  # GET https://gamma-api.polymarket.com/tags/slug/<slug> tells the id of a tag
+    slug_patterns: [bitcoin-*, btc-*]
+    min_liquidity: 1000
+    discovery_interval_s: 900
+
+# Whom to tell while it is captured (docs/handlers.md): handlers run in a process of their own, which cannot hold up
+# capture. Each has a name, 'use' (price_alert, tight_spread, position_monitor, or package.module:name of your own), and
+# may have venues, markets (* and ? may stand in an id), parameters and is_active. Their alerts are logged, and posted
+# to ARB_ALERT_WEBHOOK_URL. Without listeners above, each venue's open markets are captured.
+
+handlers:
+  - name: fed-above-60-cents
+    use: price_alert
+    is_active: false
+    venues: kalshi
+    markets: KXFEDDECISION-*
+    parameters: {level: 0.60, direction: up, price: mid, margin: 0.02}
+
+  - name: tight-and-deep
+    use: tight_spread
+    is_active: false
+    parameters: {spread: 0.01, seconds: 30, min_size: 500}
+
+  - name: my-positions
+    use: position_monitor  # needs ARB_ACCOUNT
+    is_active: false
+    parameters: {max_contracts: 1000, fills: true}
 """

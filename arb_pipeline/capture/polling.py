@@ -7,20 +7,30 @@ the proof that the books were alive. A market without a good answer has a gap, d
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import httpx
 
 from arb_pipeline.capture.feed import Feed
 from arb_pipeline.capture.rows import ConnectionRows, RowWriter
 from arb_pipeline.clock import Clock
-from arb_pipeline.model import Anomaly, AnomalyKind, BookSnapshot, GapClosed, GapOpened, MarketFacts, Output, Trade
+from arb_pipeline.model import (
+    Anomaly,
+    AnomalyKind,
+    BookSnapshot,
+    Command,
+    GapClosed,
+    GapOpened,
+    MarketFacts,
+    Output,
+    Trade,
+)
 from arb_pipeline.venues.base import Polling, Session, Venue, VenueError
 from arb_pipeline.venues.http import HttpStatusError, RestClient, TransientHttpError
 
-__all__ = ["PolledBooks", "PolledTrades", "Poller"]
+__all__ = ["BooksPoll", "PolledBooks", "PolledTrades", "Poller", "TradesPoll"]
 
 POLL_FAILED: Final = "poll_failed"
 """Cause of a gap: the request failed."""
@@ -43,7 +53,7 @@ class _Polled(Feed):
     def __init__(self, session: Session, rows: RowWriter) -> None:
         super().__init__(session, rows)
         self._proven_ns = 0
-        self._failing = False
+        self.failing = False
         self._failed_ns = 0
 
     def begin(self, connection_id: str, now_ns: int, markets: Sequence[MarketFacts]) -> None:
@@ -53,22 +63,22 @@ class _Polled(Feed):
         self._proven_ns = now_ns
         self._advance(now_ns)
 
-    def failed(self, error: Exception, now_ns: int) -> None:
+    def failed(self, cause: str, now_ns: int) -> None:
         """A poll brought no answer."""
-        self._failing = True
-        self.apply([Anomaly(AnomalyKind.VENUE_ERROR, _words(error), now_ns)], now_ns)
+        self.failing = True
+        self.apply([Anomaly(AnomalyKind.VENUE_ERROR, cause, now_ns)], now_ns)
 
     def live_until(self, now_ns: int) -> int:
         """Nanoseconds inside the window so far, without the times from the last answer to the one after a failure."""
         if self.connection is None:
             return self.live_ns
-        failing_ns = self._since_proof(now_ns) if self._failing else 0
+        failing_ns = self._since_proof(now_ns) if self.failing else 0
         return max(0, super().live_until(now_ns) - self._failed_ns - failing_ns)
 
     def _answered(self, now_ns: int) -> None:
-        if self._failing:
+        if self.failing:
             self._failed_ns += self._since_proof(now_ns)
-        self._failing = False
+        self.failing = False
         self._proven_ns = now_ns
 
     def _since_proof(self, now_ns: int) -> int:
@@ -90,27 +100,49 @@ class PolledBooks(_Polled):
         super().begin(connection_id, now_ns, markets)
         self._bodies = {facts.market_id: None for facts in markets}
         self._proofs = dict.fromkeys(self._bodies, now_ns)
+        self._await(markets, self._beginning(now_ns))
 
-    def answer(self, bodies: Mapping[str, bytes], recv_ns: int) -> None:
-        """Take an answer: a body by market; a market without one is in doubt."""
+    def answer(self, bodies: Mapping[str, bytes | None], recv_ns: int) -> None:
+        """Take an answer: a body for each market asked for; one without is in doubt."""
         self._advance(recv_ns)
         self._answered(recv_ns)
+        unchanged: bytes | None = None
         kept = False
-        for market_id, known in self._bodies.items():
-            body = bodies.get(market_id)
+        for market_id, body in bodies.items():
+            if market_id not in self._bodies:
+                continue
             if body is None:
                 self._doubt(market_id, BAD_ANSWER, recv_ns)
-            elif body != known or not self.session.in_sync(market_id):
+            elif body != self._bodies[market_id] or not self.session.in_sync(market_id):
                 kept = True
                 self._take(market_id, body, recv_ns)
             else:
+                unchanged = unchanged or body
                 self._prove(market_id, recv_ns)
-        if not kept and (unchanged := next(iter(bodies.values()), None)) is not None:
+        if not kept and unchanged is not None:
             self._keep(unchanged, recv_ns)
 
-    def failed(self, error: Exception, now_ns: int) -> None:
+    def subscribe(self, markets: Sequence[MarketFacts], now_ns: int) -> list[Command]:
+        """Poll these, too."""
+        self._await(markets, now_ns)
+        for facts in markets:
+            self._bodies[facts.market_id] = None
+            self._proofs[facts.market_id] = now_ns
+        self._connection.markets = len(self._bodies)
+        return []
+
+    def unsubscribe(self, market_ids: Sequence[str], now_ns: int) -> list[Command]:
+        """Poll these no longer."""
+        for market_id in market_ids:
+            self._bodies.pop(market_id, None)
+            self._proofs.pop(market_id, None)
+            self._doubted.discard(market_id)
+        self._connection.markets = len(self._bodies)
+        return super().unsubscribe(market_ids, now_ns)
+
+    def failed(self, cause: str, now_ns: int) -> None:
         """No answer: no book is to be trusted since the last one."""
-        super().failed(error, now_ns)
+        super().failed(cause, now_ns)
         for market_id in self._bodies:
             self._doubt(market_id, POLL_FAILED, now_ns)
 
@@ -144,23 +176,41 @@ class PolledTrades(_Polled):
     """The trades of a venue's captured markets, each once.
 
     Args:
-        markets: ids of the markets to keep trades of.
-        since_ns: venue time from which trades are wanted.
+        polling: reads the pages.
+        since_ns: venue time from which trades are wanted; it decides what is asked for, not what is kept.
     """
 
-    def __init__(self, session: Session, rows: RowWriter, markets: Collection[str], since_ns: int) -> None:
+    def __init__(self, session: Session, rows: RowWriter, polling: Polling, since_ns: int = 0) -> None:
         super().__init__(session, rows)
         self.since_ns = since_ns
         """Venue time to ask from: a little before the newest trade of the last complete listing."""
-        self._markets = markets
+        self._polling = polling
+        self._markets: set[str] = set()
         self._taken: dict[str, int] = {}
         """What was taken from ``since_ns`` on, by trade id, with its time; it would be listed again."""
         self._newest_ns = 0
 
-    def page(self, body: bytes, found: Sequence[Trade | Anomaly], recv_ns: int) -> None:
+    def begin(self, connection_id: str, now_ns: int, markets: Sequence[MarketFacts]) -> None:
+        """Polling starts: the trades of these markets are kept."""
+        super().begin(connection_id, now_ns, markets)
+        self._markets = {facts.market_id for facts in markets}
+
+    def subscribe(self, markets: Sequence[MarketFacts], now_ns: int) -> list[Command]:  # noqa: ARG002 - as its base
+        """Keep the trades of these, too."""
+        self._markets.update(facts.market_id for facts in markets)
+        self._connection.markets = len(self._markets)
+        return []
+
+    def unsubscribe(self, market_ids: Sequence[str], now_ns: int) -> list[Command]:  # noqa: ARG002 - as its base
+        """Keep the trades of these no longer."""
+        self._markets.difference_update(market_ids)
+        self._connection.markets = len(self._markets)
+        return []
+
+    def page(self, body: bytes, recv_ns: int) -> None:
         """Take a page of a listing, newest first; it is kept if it tells anything new."""
         new: list[Output] = []
-        for item in reversed(found):
+        for item in reversed(self._polling.trades(body, recv_ns)):
             if isinstance(item, Trade):
                 self._newest_ns = max(self._newest_ns, min(item.venue_ns or 0, recv_ns))
                 if item.market_id not in self._markets:
@@ -183,6 +233,39 @@ class PolledTrades(_Polled):
         self._taken = {key: at for key, at in self._taken.items() if at >= oldest}
 
 
+class BooksPoll(Protocol):
+    """What takes the answers to polls of books."""
+
+    def answer(self, bodies: Mapping[str, bytes | None], recv_ns: int) -> None:
+        """A body for each market asked for, None where there is none."""
+        ...
+
+    def failed(self, cause: str, now_ns: int) -> None:
+        """There was no answer."""
+        ...
+
+
+class TradesPoll(Protocol):
+    """What takes the answers to polls of trades."""
+
+    @property
+    def since_ns(self) -> int:
+        """Venue time to ask from."""
+        ...
+
+    def page(self, body: bytes, recv_ns: int) -> None:
+        """A page, newest first."""
+        ...
+
+    def complete(self, now_ns: int) -> None:
+        """The listing came to its end."""
+        ...
+
+    def failed(self, cause: str, now_ns: int) -> None:
+        """There was no answer."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Poller:
     """Polls one venue for ever; nothing that it answers ends that.
@@ -201,28 +284,29 @@ class Poller:
     interval_s: float
     on_error: Callable[[str], None]
 
-    async def books(self, feed: PolledBooks, markets: Sequence[MarketFacts]) -> None:
-        """Poll one batch of books."""
+    async def books(self, feed: BooksPoll, markets: Mapping[str, MarketFacts]) -> None:
+        """Poll one batch of books; ``markets`` may change meanwhile."""
 
         async def once() -> None:
-            bodies = await self.venue.fetch_books(self.client, markets)
-            feed.answer(bodies, self.clock.now_ns())
+            asked = list(markets.values())
+            if asked:
+                bodies = await self.venue.fetch_books(self.client, asked)
+                feed.answer({facts.market_id: bodies.get(facts.market_id) for facts in asked}, self.clock.now_ns())
 
         await self._repeat(once, feed)
 
-    async def trades(self, feed: PolledTrades, begin_ns: int) -> None:
+    async def trades(self, feed: TradesPoll, begin_ns: int) -> None:
         """Poll the trades, beginning at a time: what came before the window is another run's."""
 
         async def once() -> None:
             async for body in self.polling.trade_pages(self.client, feed.since_ns):
-                now_ns = self.clock.now_ns()
-                feed.page(body, self.polling.trades(body, now_ns), now_ns)
+                feed.page(body, self.clock.now_ns())
             feed.complete(self.clock.now_ns())
 
         await asyncio.sleep(max(0.0, (begin_ns - self.clock.now_ns()) / 1e9))
         await self._repeat(once, feed)
 
-    async def _repeat(self, once: Callable[[], Awaitable[None]], feed: _Polled) -> None:
+    async def _repeat(self, once: Callable[[], Awaitable[None]], feed: BooksPoll | TradesPoll) -> None:
         """Poll at intervals; failures in a row make the pauses longer, up to half a minute."""
         loop = asyncio.get_running_loop()
         failures = 0
@@ -233,7 +317,7 @@ class Poller:
                 await once()
                 failures = 0
             except _FAILURES as error:
-                feed.failed(error, self.clock.now_ns())
+                feed.failed(_words(error), self.clock.now_ns())
                 self.on_error(_words(error))
                 pause = self._pause(failures)
                 if isinstance(error, TransientHttpError) and error.retry_after_s is not None:

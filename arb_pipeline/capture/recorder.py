@@ -1,34 +1,37 @@
-"""The recorder: sockets (or polls) of one capture run, its rows, and their way to the lake.
+"""The recorder: sockets (or polls) of one capture run, and their inputs' way to the journal.
 
-Sockets, timers and REST answers feed the sessions; rows go to part files every few seconds, encoded off the event
-loop; on the way out, whatever the reason, everything is flushed and the partitions are merged.
+Sockets, timers and REST answers go to the journal and then to the sessions. An encoder beside the recorder turns the
+journal into rows, as part files every few seconds; on the way out, whatever the reason, everything is flushed and the
+partitions are merged. What a killed run left is finished by the next one of its shard.
 """
 
 import asyncio
 import contextlib
-import re
+import dataclasses
+import logging
 import socket
-import time
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeAlias
 
 import httpx
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential, wait_random
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, WebSocketException
 
-from arb_pipeline.capture.feed import Feed
+from arb_pipeline.capture.journal import Begun, FeedKind, slug
+from arb_pipeline.capture.live import Inputs, LiveBooks, LiveFeed, LiveTrades, NoJournal, RunJournal, begun_settings
 from arb_pipeline.capture.polling import PolledBooks, PolledTrades, Poller
-from arb_pipeline.capture.rows import Batch, RowWriter
-from arb_pipeline.capture.summary import CaptureStatus, CaptureSummary, VenueSummary, summarise
+from arb_pipeline.capture.summary import CaptureStatus, CaptureSummary, VenueSummary
+from arb_pipeline.capture.universe import Universe
 from arb_pipeline.clock import Clock, datetime_from_ns, ns_from_datetime, wall_ms
-from arb_pipeline.model import Command, FetchBooks, Market, MarketFacts, Reconnect, Send
+from arb_pipeline.errors import ArbError
+from arb_pipeline.model import Command, FetchBooks, Market, MarketChange, MarketFacts, Reconnect, Send
 from arb_pipeline.settings import Settings
-from arb_pipeline.storage.lake import Lake, Partition
+from arb_pipeline.storage.lake import Lake
 from arb_pipeline.venues import VENUES
-from arb_pipeline.venues.base import Credentials, Polling, Venue
+from arb_pipeline.venues.base import Credentials, Polling, Session, Venue
 from arb_pipeline.venues.http import HttpStatusError, RestClient
 
 __all__ = ["CaptureStatus", "CaptureSummary", "Recorder"]
@@ -36,10 +39,20 @@ __all__ = ["CaptureStatus", "CaptureSummary", "Recorder"]
 _MAX_FRAME: Final = 64 << 20
 _TICK_S: Final = 1.0
 _CLOSE_TIMEOUT_S: Final = 2.0
-_COMPACTION_S: Final = 6.0
-"""No further partition is merged once this much of the ten seconds that a stop may take is gone."""
 _KEEP_ALIVE: Final = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
-_NOT_A_NAME: Final = re.compile(r"[^A-Za-z0-9_.-]+")
+_REDACTED: Final = "<secret>"
+_SETTLE_S: Final = 0.5
+"""Life-cycle messages come in bursts: what follows one so soon is looked at together."""
+_ACCOUNT_LOOK_BACK_NS: Final = 3_600_000_000_000
+"""So far back a run asks an account at first: what was missed between two runs is in both."""
+_MANY_TRIES: Final = 30
+"""After so many the pauses have their full length."""
+_MOST_CHANGES: Final = 10_000
+
+_Feeds: TypeAlias = LiveFeed | LiveBooks | LiveTrades
+
+
+_log = logging.getLogger(__name__)
 
 
 class _LostError(Exception):
@@ -50,19 +63,21 @@ _WORTH_ANOTHER_DIAL: Final = (_LostError, OSError, TimeoutError, WebSocketExcept
 
 
 class Recorder:
-    """Captures the books, trades and tickers of given markets until a window ends, a time is up, or it is stopped.
+    """Captures the books, trades and tickers of markets until a window ends, a time is up, or it is stopped.
 
     Args:
         settings: endpoints, credentials, intervals.
         lake: where the rows go.
         clock: receive times and the window are its.
         run_id: names the run in rows and part files.
-        markets: what to capture, by venue.
+        markets: what to capture at first, by venue.
         window: keep what is received in [start, end); the run may start earlier and ends with the window. None: keep
             everything.
         shard: (k, n): capture the k-th of n parts of the markets.
         venues: the venues that ``markets`` may name.
         backoff_s: first and longest pause before dialling again, seconds.
+        universe: says what to capture as time goes on; None: the same to the end.
+        keep: False for whoever only looks at the books: nothing is written.
     """
 
     def __init__(
@@ -77,26 +92,34 @@ class Recorder:
         shard: tuple[int, int] = (0, 1),
         venues: Mapping[str, Venue] = VENUES,
         backoff_s: tuple[float, float] = (1.0, 60.0),
+        universe: Universe | None = None,
+        keep: bool = True,
     ) -> None:
         self._settings = settings
         self._lake = lake
         self._clock = clock
         self._run_id = run_id
         self._shard = shard
-        self._writer = _NOT_A_NAME.sub("-", run_id).strip("-.") + (f"-{shard[0]}of{shard[1]}" if shard[1] > 1 else "")
+        self._writer = slug(run_id) + (f"-{shard[0]}of{shard[1]}" if shard[1] > 1 else "")
         self._window = None if window is None else (ns_from_datetime(window[0]), ns_from_datetime(window[1]))
         self._backoff_s = backoff_s
-        self._streams = [_Stream(self, venues[name], _of_shard(listed, shard)) for name, listed in markets.items()]
-        self._touched: dict[tuple[str, Partition], None] = {}
+        self._venues = {name: venues[name] for name in markets}
+        self._streams = {
+            name: _Stream(self, venues[name], _of_shard(listed, shard)) for name, listed in markets.items()
+        }
+        self._universe = universe
+        self._keep = keep
+        self._changes: dict[str, list[MarketChange]] = {}
+        self._changed = asyncio.Event()
         self._started_ns = self._ended_ns = 0
         self._end_ns: int | None = None
-        self._rows: RowWriter | None = None
+        self._journal: Inputs | None = None
 
     @property
-    def rows(self) -> RowWriter:
-        """The rows of the run, once it has begun."""
-        assert self._rows is not None, "the run has not begun"
-        return self._rows
+    def journal(self) -> Inputs:
+        """Where the inputs go, once the run has begun."""
+        assert self._journal is not None, "the run has not begun"
+        return self._journal
 
     @property
     def settings(self) -> Settings:
@@ -111,7 +134,12 @@ class Recorder:
     @property
     def prefix(self) -> str:
         """What the run's connection ids begin with."""
-        return self._writer
+        return self.journal.name
+
+    @property
+    def is_first_shard(self) -> bool:
+        """Whether what is there once for all shards is this run's."""
+        return self._shard[0] == 0
 
     def retrying(self) -> AsyncRetrying:
         """Dialling again without end, by jittered exponential back-off."""
@@ -121,6 +149,13 @@ class Recorder:
             retry=retry_if_exception_type(_WORTH_ANOTHER_DIAL),
             reraise=True,
         )
+
+    def note_change(self, venue: str, change: MarketChange) -> None:
+        """Take a life-cycle message of a venue to the universe, if there is one."""
+        changes = self._changes.setdefault(venue, [])
+        if self._universe is not None and len(changes) < _MOST_CHANGES:
+            changes.append(change)
+            self._changed.set()
 
     async def run(
         self,
@@ -137,20 +172,31 @@ class Recorder:
 
         Raises:
             VenueError: if a venue's credentials are unusable.
-            LakeError, OSError: if rows cannot be written.
+            JournalError: if another capture of the shard is under way, or rows cannot be written.
+            OSError: if the journal cannot be begun.
         """
-        self._begin()
+        self._journal = self._begin()
         reason = "nothing_to_capture"
         async with contextlib.AsyncExitStack() as stack:
-            tasks = [task for stream in self._streams for task in await stream.start(stack)]
+            await stack.enter_async_context(self._journal.opened())
+            for stream in self._streams.values():
+                await stream.start(stack)
+            capturing = bool(self._tasks())
+            following = asyncio.create_task(self._follow(), name="universe") if capturing else None
             try:
-                if tasks:
-                    reason = await self._watch(tasks, stop, on_progress, still_mine)
+                if following is not None:
+                    reason = "failed"
+                    self._journal.start()
+                    reason = await self._watch(following, stop, on_progress, still_mine)
+                    _log.info("run %s ends: %s", self._run_id, reason, extra={"run_id": self._run_id})
             finally:
+                tasks = [*self._tasks(), *([following] if following else [])]
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-                uncompacted, conflicts = await self._finish(reason)
+                self._ended_ns = self._clock.now_ns()
+                if capturing:
+                    await self._finish(reason)
         return CaptureSummary(
             run_id=self._run_id,
             exchange=self._lake.exchange_name,
@@ -158,24 +204,30 @@ class Recorder:
             started_at=datetime_from_ns(self._started_ns),
             ended_at=datetime_from_ns(self._ended_ns),
             venues=self._venue_summaries(self._ended_ns),
-            key_conflicts=conflicts,
-            uncompacted=uncompacted,
+            key_conflicts=self._journal.report.conflicts,
+            uncompacted=self._journal.report.uncompacted,
         )
 
-    def _begin(self) -> None:
+    def _begin(self) -> Inputs:
         now = self._started_ns = self._clock.now_ns()
         start, end = self._window or (None, None)
         if self._settings.max_seconds is not None:
             limit = max(now, start or now) + round(self._settings.max_seconds * 1e9)
             end = limit if end is None else min(end, limit)
         self._end_ns = end
-        self._rows = RowWriter(
-            self._run_id, now, shard=self._shard[0], window=(start, end), exchange=self._lake.exchange_name
+        begun = Begun(
+            self._run_id, self._shard, now, (start, end), self._lake.exchange_name, begun_settings(self._settings)
         )
+        if not self._keep:
+            return NoJournal(begun, self._writer)
+        return RunJournal(self._settings, self._lake, self._venues, begun, self._writer)
+
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        return [task for stream in self._streams.values() for task in stream.tasks]
 
     async def _watch(
         self,
-        tasks: Sequence[asyncio.Task[None]],
+        following: asyncio.Task[None],
         stop: asyncio.Event,
         on_progress: Callable[[CaptureStatus], Awaitable[None]] | None,
         still_mine: Callable[[], Awaitable[bool]] | None,
@@ -187,18 +239,18 @@ class Recorder:
                 pause = self._settings.capture_flush_s
                 if self._end_ns is not None:
                     pause = min(pause, (self._end_ns - self._clock.now_ns()) / 1e9)
-                done, _ = await asyncio.wait(
-                    {stopping, *tasks}, timeout=max(0.0, pause), return_when=asyncio.FIRST_COMPLETED
-                )
+                watched = {stopping, following, *self._tasks()}
+                done, _ = await asyncio.wait(watched, timeout=max(0.0, pause), return_when=asyncio.FIRST_COMPLETED)
                 if stopping in done:
                     return "stopped"
                 for task in done:
-                    # Connections dial again for ever: one that ended has met a defect, which must not go unseen.
-                    await task
+                    # Connections dial again for ever: one that ended by itself has met a defect, which must be seen.
+                    if not task.cancelled():
+                        await task
                 if self._end_ns is not None and self._clock.now_ns() >= self._end_ns:
                     in_window = self._window is not None and self._end_ns == self._window[1]
                     return "window_end" if in_window else "max_seconds"
-                await self._flush()
+                await self.journal.flush()
                 if on_progress is not None:
                     await on_progress(self._status())
                 if still_mine is not None and not await still_mine():
@@ -206,31 +258,29 @@ class Recorder:
         finally:
             stopping.cancel()
 
-    async def _flush(self) -> None:
-        batch = self.rows.drain()
-        self._touched.update(dict.fromkeys(await asyncio.to_thread(self._write, batch)))
+    async def _follow(self) -> None:
+        """Add and retire markets as the universe says: at intervals, and soon after life-cycle messages."""
+        universe = self._universe
+        if universe is None:
+            await asyncio.Event().wait()
+            return
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(universe.interval_s):
+                    await self._changed.wait()
+                    await asyncio.sleep(_SETTLE_S)
+            self._changed.clear()
+            changes, self._changes = self._changes, {}
+            for venue, revision in (await universe.revise(changes)).items():
+                if venue in self._streams:
+                    added = _of_shard(revision.add, self._shard)
+                    await self._streams[venue].revise(added, revision.retire)
 
-    def _write(self, batch: Batch) -> list[tuple[str, Partition]]:
-        tables = batch.tables()
-        for (name, partition), rows in tables.items():
-            self._lake.write_part(name, partition, rows, self._writer)
-        return list(tables)
-
-    async def _finish(self, reason: str) -> tuple[tuple[str, ...], int]:
-        """Last rows, then one file per partition while there is time; what stayed in parts, and conflicting rows."""
-        self._ended_ns = self._clock.now_ns()
-        for stream in self._streams:
+    async def _finish(self, reason: str) -> None:
+        for stream in self._streams.values():
             for feed in stream.feeds:
-                feed.finish(self._ended_ns, reason)
-        await self._flush()
-        deadline = time.monotonic() + _COMPACTION_S
-        left, conflicts = [], 0
-        for name, partition in self._touched:
-            if time.monotonic() > deadline:
-                left.append(f"{name}/{partition.path}")
-                continue
-            conflicts += (await asyncio.to_thread(self._lake.compact, name, partition)).conflicts
-        return tuple(left), conflicts
+                feed.finish(self._ended_ns)
+        await self.journal.finish(self._ended_ns, reason)
 
     def _status(self) -> CaptureStatus:
         now = self._clock.now_ns()
@@ -240,113 +290,246 @@ class Recorder:
     def _venue_summaries(self, now: int) -> dict[str, VenueSummary]:
         # A run that came late has missed the beginning of its window: that is not covered, either.
         start = self._started_ns if self._window is None else self._window[0]
-        length = min(now, self.rows.end_ns) - start
-        return {stream.venue.name: stream.summary(now, length) for stream in self._streams}
+        length = min(now, self.journal.bounds[1]) - start
+        return {name: stream.summary(now, length) for name, stream in self._streams.items()}
 
 
 class _Stream:
-    """One venue's connections."""
+    """One venue's connections, or polls."""
 
     def __init__(self, recorder: Recorder, venue: Venue, markets: Sequence[MarketFacts]) -> None:
         self.recorder = recorder
         self.venue = venue
         self.markets = {facts.market_id: facts for facts in markets}
-        self.feeds: list[Feed] = []
         self.dials = 0
         self.message = ""
         self.client: RestClient | None = None
+        self._credentials: Credentials | None = None
+        self._poller: Poller | None = None
+        self._trades: LiveTrades | None = None
+        self._account: _AccountConnection | None = None
+        self._members: list[_Connection | _Batch] = []
+        self._trades_task: list[asyncio.Task[None]] = []
+        self._numbers = 0
+        self._past_feeds = 0
+        self._past_live_ns = 0
 
-    async def start(self, stack: contextlib.AsyncExitStack) -> list[asyncio.Task[None]]:
-        """Open the REST client and one task per connection; none if the venue can be neither streamed nor polled."""
+    @property
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """What runs for the venue."""
+        account = [] if self._account is None else [self._account.task]
+        return [member.task for member in self._members] + self._trades_task + account
+
+    @property
+    def feeds(self) -> list[_Feeds]:
+        """What takes the venue's public inputs."""
+        trades: list[_Feeds] = [] if self._trades is None else [self._trades]
+        return [*(member.feed for member in self._members), *trades]
+
+    @property
+    def in_maintenance(self) -> bool:
+        """Whether the venue has planned to be away now."""
+        return self.venue.maintenance(self.recorder.clock.now()) is not None
+
+    async def start(self, stack: contextlib.AsyncExitStack) -> None:
+        """Open the REST client and connections for the markets; none if the venue can be neither streamed nor polled.
+
+        A venue without markets is started all the same where the universe may bring some.
+        """
         settings = self.recorder.settings
-        credentials = self.venue.credentials(settings)
+        credentials = self._credentials = self.venue.credentials(settings)
+        polling = None
         if not self.venue.can_stream(credentials):
             reason = f"{self.venue.name}'s WebSocket needs credentials, and none are set"
-            if self.venue.polling is None:
+            polling = self.venue.polling
+            if polling is None:
                 self.message = f"skipped: {reason}"
-                return []
+                return
             self.message = f"polled over REST: {reason}"
-            return await self._poll(stack, self.venue.polling, credentials)
-        groups = self.venue.connection_groups(list(self.markets.values()), settings)
-        if not groups:
+            settings = settings.model_copy(update={"http_retries": 0})
+        if not self.markets:
             self.message = "skipped: no market to capture"
-            return []
+            return
         self.client = await stack.enter_async_context(self.venue.rest_client(settings, credentials))
-        connections = [_Connection(self, number, group, credentials) for number, group in enumerate(groups)]
-        self.feeds = [connection.feed for connection in connections]
-        return [asyncio.create_task(connection.run(), name=connection.name) for connection in connections]
+        if polling is not None:
+            self._poll(polling, self.client)
+        markets, self.markets = list(self.markets.values()), {}
+        self._place(markets)
+        if self.recorder.settings.account and credentials is not None and self.recorder.is_first_shard:
+            name = f"{self.recorder.prefix}/{self.venue.name}/account"
+            session = self.venue.account_session(name, self.recorder.settings, credentials)
+            if session is not None:
+                self._account = _AccountConnection(self, name, session, markets, kind="account")
 
-    async def _poll(
-        self, stack: contextlib.AsyncExitStack, polling: Polling, credentials: Credentials | None
-    ) -> list[asyncio.Task[None]]:
-        """Open the REST client, one task per batch of books, and one for the trades."""
+    async def revise(self, add: Sequence[MarketFacts], retire: Collection[str]) -> None:
+        """Take these markets, too, and let go of those; what is captured, or is not, already stays so."""
+        if self.client is None:
+            return
+        for member in [*self._members]:
+            member.drop([market_id for market_id in retire if market_id in member.markets])
+            if not member.markets:
+                self._past_feeds += 1
+                self._past_live_ns += await member.end()
+                self._members.remove(member)
+        gone = [market_id for market_id in retire if self.markets.pop(market_id, None) is not None]
+        if self._trades is not None and gone:
+            self._trades.unsubscribe(gone, self.recorder.clock.now_ns())
+        fresh = [facts for facts in add if facts.market_id not in self.markets]
+        if self._account is not None and fresh:
+            self._account.take(fresh)
+        if self._trades is not None and fresh:
+            self._trades.subscribe(fresh, self.recorder.clock.now_ns())
+        self._place(fresh)
+
+    def summary(self, now_ns: int, length_ns: int) -> VenueSummary:
+        """The venue's figures so far."""
+        live = self._past_live_ns + sum(feed.live_until(now_ns) for feed in self.feeds)
+        feeds = self._past_feeds + len(self.feeds)
+        journal = self.recorder.journal
+        return dataclasses.replace(
+            journal.report.venues.get(self.venue.name, VenueSummary(venue=self.venue.name)),
+            markets=len(self.markets) if feeds else 0,
+            connections=len(self.feeds),
+            connected=sum(feed.connected for feed in self.feeds),
+            reconnects=max(0, self.dials - feeds),
+            coverage=round(min(1.0, live / (length_ns * feeds)), 6) if feeds and length_ns > 0 else 0.0,
+            message=journal.message or self.message,
+        )
+
+    def note(self, message: str) -> None:
+        """Keep the newest trouble."""
+        self.message = message
+
+    def _place(self, markets: Sequence[MarketFacts]) -> None:
+        """Give markets to connections that have room, and the rest to new ones."""
+        room = self._room()
+        waiting = list(markets)
+        self.markets.update((facts.market_id, facts) for facts in waiting)
+        for member in self._members:
+            free = room - len(member.markets)
+            if waiting and free > 0:
+                member.take(waiting[:free])
+                waiting = waiting[free:]
+        for start in range(0, len(waiting), room):
+            name = f"{self.recorder.prefix}/{self.venue.name}/{'poll-' if self._poller else ''}{self._numbers}"
+            self._numbers += 1
+            self._members.append(self._member(name, waiting[start : start + room]))
+
+    def _room(self) -> int:
+        if self._poller is not None:
+            return self._poller.polling.markets_per_call
+        return self.venue.markets_per_connection(self.recorder.settings)
+
+    def _member(self, name: str, markets: Sequence[MarketFacts]) -> "_Connection | _Batch":
+        session = self.venue.session(name, self.recorder.settings, self._credentials)
+        if self._poller is not None:
+            return _Batch(self, self._poller, name, session, markets)
+        return _Connection(self, name, session, markets)
+
+    def _poll(self, polling: Polling, client: RestClient) -> None:
         recorder, markets = self.recorder, list(self.markets.values())
-        if not markets:
-            self.message = "skipped: no market to capture"
-            return []
-        settings, clock, rows = recorder.settings, recorder.clock, recorder.rows
-        once = settings.model_copy(update={"http_retries": 0})
-        client = await stack.enter_async_context(self.venue.rest_client(once, credentials))
-        poller = Poller(
+        settings, clock, journal = recorder.settings, recorder.clock, recorder.journal
+        self._poller = Poller(
             venue=self.venue,
             polling=polling,
             client=client,
             clock=clock,
             interval_s=settings.poll_interval_s,
-            on_error=self._note,
+            on_error=self.note,
         )
-        tasks: list[asyncio.Task[None]] = []
         now = clock.now_ns()
-        step = polling.markets_per_call
-        for number, start in enumerate(range(0, len(markets), step)):
-            batch, name = markets[start : start + step], f"{recorder.prefix}/{self.venue.name}/poll-{number}"
-            books = PolledBooks(self.venue.session(name, settings, credentials), rows)
-            books.begin(name, now, batch)
-            self.feeds.append(books)
-            tasks.append(asyncio.create_task(poller.books(books, batch), name=name))
         name = f"{recorder.prefix}/{self.venue.name}/poll-trades"
-        begin = max(now, rows.start_ns)
+        begin = max(now, journal.bounds[0])
         # One interval back: what traded since the last poll of the run before may stand in both, but not in neither.
-        since = begin - round(poller.interval_s * 1e9)
-        trades = PolledTrades(self.venue.session(name, settings, credentials), rows, self.markets.keys(), since)
-        trades.begin(name, now, ())
-        self.feeds.append(trades)
-        return [*tasks, asyncio.create_task(poller.trades(trades, begin), name=name)]
+        since = begin - round(settings.poll_interval_s * 1e9)
+        session = self.venue.session(name, settings, self._credentials)
+        self._trades = LiveTrades(journal, PolledTrades(session, journal.unkept, polling, since), name, "trades")
+        self._trades.begin(name, now, markets)
+        self._trades_task = [asyncio.create_task(self._poller.trades(self._trades, begin), name=name)]
 
-    def _note(self, message: str) -> None:
-        self.message = message
 
-    def summary(self, now_ns: int, length_ns: int) -> VenueSummary:
-        """The venue's figures so far."""
-        live = sum(feed.live_until(now_ns) for feed in self.feeds)
-        return summarise(
-            self.venue.name,
-            self.recorder.rows.totals_of(self.venue.name),
-            markets=len(self.markets) if self.feeds else 0,
-            connections=len(self.feeds),
-            reconnects=max(0, self.dials - len(self.feeds)),
-            coverage=min(1.0, live / (length_ns * len(self.feeds))) if self.feeds and length_ns > 0 else 0.0,
-            message=self.message,
-        )
+class _Batch:
+    """The markets that one request brings, polled again and again."""
+
+    def __init__(
+        self, stream: _Stream, poller: Poller, name: str, session: Session, markets: Sequence[MarketFacts]
+    ) -> None:
+        journal = stream.recorder.journal
+        self._clock = stream.recorder.clock
+        self.markets = {facts.market_id: facts for facts in markets}
+        self.feed = LiveBooks(journal, PolledBooks(session, journal.unkept), name, "books")
+        self.feed.begin(name, self._clock.now_ns(), markets)
+        self.task = asyncio.create_task(poller.books(self.feed, self.markets), name=name)
+
+    def take(self, markets: Sequence[MarketFacts]) -> None:
+        """Poll these, too."""
+        self.markets.update((facts.market_id, facts) for facts in markets)
+        self.feed.subscribe(markets, self._clock.now_ns())
+
+    def drop(self, market_ids: Sequence[str]) -> None:
+        """Poll these no longer."""
+        for market_id in market_ids:
+            del self.markets[market_id]
+        if market_ids:
+            self.feed.unsubscribe(market_ids, self._clock.now_ns())
+
+    async def end(self) -> int:
+        """Poll no more; the time that it was live, ns."""
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+        now = self._clock.now_ns()
+        live = self.feed.live_until(now)
+        self.feed.finish(now)
+        return live
 
 
 class _Connection:
     """One socket after the other, for one group of markets."""
 
     def __init__(
-        self, stream: _Stream, number: int, markets: Sequence[MarketFacts], credentials: Credentials | None
+        self,
+        stream: _Stream,
+        name: str,
+        session: Session,
+        markets: Sequence[MarketFacts],
+        kind: FeedKind = "stream",
     ) -> None:
         recorder = stream.recorder
-        self.name = f"{recorder.prefix}/{stream.venue.name}/{number}"
+        self.name = name
+        self.markets = {facts.market_id: facts for facts in markets}
         self._stream = stream
         self._clock = recorder.clock
-        self._markets = markets
-        self._session = stream.venue.session(self.name, recorder.settings, credentials)
-        self.feed = Feed(self._session, recorder.rows)
+        self._session = session
+        venue = stream.venue.name
+        self.feed = LiveFeed(recorder.journal, session, name, lambda change: recorder.note_change(venue, change), kind)
         self._dials = 0
+        self._connected = False
         self._commands: asyncio.Queue[Command] = asyncio.Queue()
         self._fetches: asyncio.Queue[FetchBooks] = asyncio.Queue()
         self._delivered = False
+        self.task = asyncio.create_task(self.run(), name=name)
+
+    def take(self, markets: Sequence[MarketFacts]) -> None:
+        """Subscribe these, too; at once if there is a connection."""
+        self.markets.update((facts.market_id, facts) for facts in markets)
+        if self._connected:
+            self._queue(self.feed.subscribe(markets, self._clock.now_ns()))
+
+    def drop(self, market_ids: Sequence[str]) -> None:
+        """Let go of these."""
+        for market_id in market_ids:
+            del self.markets[market_id]
+        if self._connected and market_ids:
+            self._queue(self.feed.unsubscribe(market_ids, self._clock.now_ns()))
+
+    async def end(self) -> int:
+        """Close the socket for good; the time that it was connected, ns."""
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+        now = self._clock.now_ns()
+        if self.feed.connected:
+            self.feed.lost(now, "no market is left")
+        return self.feed.live_until(now)
 
     async def run(self) -> None:
         """Dial, serve, and dial again with growing pauses; a connection that delivered starts over with short ones."""
@@ -355,21 +538,26 @@ class _Connection:
                 try:
                     await self._serve()
                 except _WORTH_ANOTHER_DIAL as error:
-                    self._stream.message = _words(error)
+                    self._stream.note(_words(error))
                     if self._delivered:
                         attempt.retry_state.attempt_number = 1
+                    elif self._stream.in_maintenance:
+                        attempt.retry_state.attempt_number = _MANY_TRIES
                     raise
 
     async def _serve(self) -> None:
         """One connection from dial to end; it always ends with an error that says why."""
         self._delivered = False
         self._commands, self._fetches = asyncio.Queue(), asyncio.Queue()
+        await self._stream.recorder.journal.writable()
         async with self._dialled() as ws:
             self._dials += 1
             self._stream.dials += 1
-            self._queue(self.feed.open(f"{self.name}.{self._dials}", self._clock.now_ns(), self._markets))
-            work = (self._execute(ws), self._fetch(), self._tick(), self._read(ws))
-            tasks = [asyncio.create_task(each) for each in work]
+            markets = list(self.markets.values())
+            self._queue(self.feed.open(f"{self.name}.{self._dials}", self._clock.now_ns(), markets))
+            self._connected = True
+            self._say(logging.INFO, "connected, dial %d, %d markets", self._dials, len(markets))
+            tasks = [asyncio.create_task(each) for each in self._work(ws)]
             try:
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for task in tasks:
@@ -381,12 +569,19 @@ class _Connection:
                 await ws.close()
                 raise
             except BaseException as error:
-                self.feed.lost(self._clock.now_ns(), _words(error))
+                self._say(logging.WARNING, "lost: %s", _words(error))
+                doubt = "maintenance" if self._stream.in_maintenance else "disconnect"
+                self.feed.lost(self._clock.now_ns(), _words(error), doubt)
                 raise
             finally:
+                self._connected = False
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _work(self, ws: ClientConnection) -> list[Coroutine[None, None, None]]:
+        """What goes on while the connection lasts."""
+        return [self._execute(ws), self._fetch(), self._tick(), self._read(ws)]
 
     @contextlib.asynccontextmanager
     async def _dialled(self) -> AsyncIterator[ClientConnection]:
@@ -413,9 +608,16 @@ class _Connection:
             if commands := receive(text, recv_ns):
                 self._queue(commands)
 
+    def _say(self, level: int, message: str, *values: object) -> None:
+        extra = {"venue": self._stream.venue.name, "connection_id": self.name}
+        _log.log(level, f"%s: {message}", self.name, *values, extra=extra)
+
     async def _tick(self) -> None:
+        journal = self._stream.recorder.journal
         while True:
             await asyncio.sleep(_TICK_S)
+            if journal.full:
+                raise _LostError(f"{self.name}: {journal.message}")
             self._queue(self.feed.tick(self._clock.now_ns()))
 
     def _queue(self, commands: Sequence[Command]) -> None:
@@ -427,6 +629,7 @@ class _Connection:
         while True:
             command = await self._commands.get()
             if isinstance(command, Send):
+                self.feed.sent(_REDACTED if command.secret else command.frame, self._clock.now_ns())
                 await ws.send(command.frame)
             elif isinstance(command, FetchBooks):
                 self._fetches.put_nowait(command)
@@ -439,14 +642,39 @@ class _Connection:
         assert stream.client is not None
         while True:
             command = await self._fetches.get()
+            self._say(logging.INFO, "fetches %d books: %s", len(command.market_ids), command.cause)
             facts = [stream.markets[market_id] for market_id in command.market_ids if market_id in stream.markets]
             try:
                 books = await stream.venue.fetch_books(stream.client, facts)
             except (HttpStatusError, httpx.HTTPError) as error:
-                stream.message = _words(error)
+                stream.note(_words(error))
+                self._say(logging.WARNING, "books of %d markets cannot be fetched: %s", len(facts), _words(error))
                 continue
             for market_id, body in books.items():
                 self._queue(self.feed.rest_book(market_id, body, self._clock.now_ns()))
+
+
+class _AccountConnection(_Connection):
+    """The private channels of an own account; what they missed is asked for over REST after each dial."""
+
+    _since_ns = 0
+
+    def _work(self, ws: ClientConnection) -> list[Coroutine[None, None, None]]:
+        return [*super()._work(ws), self._catch_up()]
+
+    async def _catch_up(self) -> None:
+        stream, now = self._stream, self._clock.now_ns()
+        assert stream.client is not None
+        try:
+            told = await stream.venue.account(stream.client, now, self._since_ns or now - _ACCOUNT_LOOK_BACK_NS)
+        except (ArbError, httpx.HTTPError) as error:
+            stream.note(_words(error))
+            self._say(logging.WARNING, "the account cannot be asked for: %s", _words(error))
+        else:
+            self._since_ns = now
+            if told is not None:
+                self.feed.account(told, self._clock.now_ns())
+        await asyncio.Event().wait()
 
 
 def _of_shard(markets: Sequence[Market], shard: tuple[int, int]) -> list[MarketFacts]:

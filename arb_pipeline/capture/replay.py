@@ -107,8 +107,10 @@ class _Replay:
         if feed is None:
             connection_id = f"{venue}/{label}"
             session = self.venues[venue].replay_session(connection_id, self.settings, self.recording.meta)
-            feed = self.feeds[venue, label] = Feed(session, rows)
-            feed.open(connection_id, recv_ns, self.facts[venue])
+            feed = self.feeds[venue, label] = Feed(session, rows, awaits=False)
+            feed.open(connection_id, recv_ns, ())
+            # Which markets a recorded connection asked for is not told: none of them is awaited.
+            feed.apply(feed.session.subscribe(self.facts[venue], recv_ns), recv_ns)
         return feed
 
     def _drain(self, rows: RowWriter, hour: int) -> None:

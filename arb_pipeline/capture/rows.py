@@ -9,6 +9,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -17,6 +18,7 @@ import pyarrow as pa
 
 from arb_pipeline.clock import datetime_from_ns
 from arb_pipeline.model import (
+    AccountEvent,
     Anomaly,
     AnomalyKind,
     BookDelta,
@@ -67,6 +69,11 @@ _FIELDS: Final = {
 }
 """What a packed record holds, in the table's own order."""
 
+_ACCOUNT_DIGITS: Final = {
+    column.name: column.type.scale for column in table("account_events").columns if pa.types.is_decimal(column.type)
+}
+"""Decimals of the fixed-point fields of an account event."""
+
 _MS: Final = 1_000_000
 
 
@@ -111,6 +118,12 @@ class LagHistogram:
         bucket = int(np.searchsorted(np.cumsum(self.counts), share * total))
         return round(float(self.EDGES[min(bucket, len(self.EDGES) - 1)]) / _MS, 3)
 
+    def counts_below(self, bounds_ms: Sequence[float]) -> tuple[int, ...]:
+        """How many lags are at most each bound (rising, none below the first edge), and how many there are."""
+        upto = np.cumsum(self.counts)
+        places = np.searchsorted(self.EDGES, np.array(bounds_ms) * _MS, side="right") - 1
+        return (*(int(upto[place]) for place in places), int(upto[-1]))
+
 
 @dataclass
 class VenueTotals:
@@ -122,6 +135,7 @@ class VenueTotals:
     anomalies: Counter[str] = field(default_factory=Counter)
     examples: dict[str, dict[str, Any]] = field(default_factory=dict)
     gaps: int = 0
+    gap_causes: Counter[str] = field(default_factory=Counter)
     gap_ns: int = 0
     """Market-nanoseconds without a trusted book, overlapping causes counted once."""
     lags: LagHistogram = field(default_factory=LagHistogram)
@@ -149,6 +163,13 @@ class GapLedger:
 
     def __init__(self) -> None:
         self._open: dict[str, list[_OpenGap]] = {}
+        self.awaited: set[str] = set()
+        """Markets in doubt only because their first snapshot has not come."""
+
+    def awaits(self, gap: GapOpened, ordinal: int, connection_id: str) -> None:
+        """Note a market whose first trusted snapshot ends the doubt."""
+        self.opened(gap, ordinal, connection_id)
+        self.awaited.add(gap.market_id)
 
     def opened(self, gap: GapOpened, ordinal: int, connection_id: str) -> None:
         """Note a doubt; the same one again changes nothing."""
@@ -158,12 +179,14 @@ class GapLedger:
 
     def closed(self, gap: GapClosed) -> list[_OpenGap]:
         """The doubts that a recovery ends."""
+        self.awaited.discard(gap.market_id)
         return self._open.pop(gap.market_id, [])
 
     def drain(self) -> list[tuple[str, list[_OpenGap]]]:
         """Every doubt that lasts, by market."""
         remaining = list(self._open.items())
         self._open = {}
+        self.awaited.clear()
         return remaining
 
 
@@ -192,13 +215,15 @@ class ConnectionRows:
         self._code = rows.enlist(self)
         self._totals = rows.totals_of(venue)
 
-    def frame(self, text: str, recv_ns: int, source: Source = "ws") -> None:
-        """Keep a frame as received."""
+    def frame(self, text: str, recv_ns: int, source: Source = "ws", *, raw: bool = True) -> None:
+        """Count a frame, and keep it as received if it is to be."""
         size = len(text) if text.isascii() else len(text.encode())
         self.frames += 1
         self.bytes += size
         self._totals.frames += 1
         self._totals.bytes += size
+        if not raw:
+            return
         records = self._rows.records(self.venue)["raw_frames"]
         records.data += records.pack(_WS if source == "ws" else _REST, self._code, recv_ns, self._rows.next_ordinal())
         records.texts.append(text)
@@ -248,6 +273,12 @@ class ConnectionRows:
             elif isinstance(output, BookSnapshot):
                 if keep:
                     self.snapshot(output)
+                if output.in_sync and output.market_id in gaps.awaited:
+                    ended = gaps.closed(GapClosed(output.market_id, output.recv_ns, "snapshot"))
+                    rows.gaps_ended(self.venue, output.market_id, ended, output.recv_ns, "snapshot")
+            elif isinstance(output, AccountEvent):
+                if keep:
+                    rows.account(output, self.connection_id)
             elif isinstance(output, Anomaly):
                 self.anomaly(output)
             elif isinstance(output, GapOpened):
@@ -384,6 +415,12 @@ class RowWriter:
         self._closed: dict[int, ConnectionRows] = {}
         self._records: dict[str, dict[str, _Records]] = {}
         self._gaps: list[dict[str, Any]] = []
+        self._account: list[dict[str, Any]] = []
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the window has a beginning."""
+        return self.start_ns != _ALWAYS[0]
 
     def keeps(self, recv_ns: int) -> bool:
         """Whether a frame received then belongs to the window."""
@@ -444,7 +481,16 @@ class RowWriter:
             )
         totals = self.totals_of(venue)
         totals.gaps += len(kept)
+        totals.gap_causes.update(gap.cause for gap in kept)
         totals.gap_ns += max(0, until - min(gap.from_ns for gap in kept))
+
+    def account(self, event: AccountEvent, connection_id: str) -> None:
+        """Keep something of the own account; these are too few to be packed."""
+        row = {name: getattr(event, name) for name in AccountEvent.__struct_fields__}
+        for name, digits in _ACCOUNT_DIGITS.items():
+            value = row[name]
+            row[name] = None if value is None else Decimal(value).scaleb(-digits)
+        self._account.append({**row, "ordinal": self.next_ordinal(), "connection_id": connection_id})
 
     def drain(self) -> "Batch":
         """Hand over all rows so far; cheap, since they are only handed over."""
@@ -455,11 +501,12 @@ class RowWriter:
             connections=tuple(self._connections),
             records=self._records,
             gaps=self._gaps,
+            account=self._account,
             sessions={**self._closed, **self._live},
             closed=tuple(self._closed.values()),
             totals=self.totals,
         )
-        self._records, self._gaps, self._closed = {}, [], {}
+        self._records, self._gaps, self._account, self._closed = {}, [], [], {}
         return batch
 
 
@@ -473,6 +520,7 @@ class Batch:
     connections: tuple[str, ...]
     records: dict[str, dict[str, _Records]]
     gaps: list[dict[str, Any]]
+    account: list[dict[str, Any]]
     sessions: dict[int, ConnectionRows]
     closed: tuple[ConnectionRows, ...]
     totals: dict[str, VenueTotals]
@@ -485,6 +533,7 @@ class Batch:
                 if records.data:
                     result.update(self._split(venue, name, records))
         result.update(_by_day("book_gaps", self.gaps, "from_ns"))
+        result.update(_by_day("account_events", self.account, "recv_ns"))
         result.update(_by_day("capture_sessions", [self._session(ended) for ended in self.closed], "started_at"))
         for (name, partition), rows in result.items():
             assert partition.venue is not None

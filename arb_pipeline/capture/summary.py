@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from arb_pipeline.capture.rows import VenueTotals
 
-__all__ = ["CaptureStatus", "CaptureSummary", "VenueSummary", "summarise"]
+__all__ = ["LAG_BOUNDS_MS", "CaptureStatus", "CaptureSummary", "VenueSummary", "summarise"]
+
+LAG_BOUNDS_MS: Final = (0, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000)
+"""Upper bounds of the lag's buckets for monitoring."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,9 +21,12 @@ class VenueSummary:
 
     Attributes:
         rows: rows written by table.
+        connected: connections that are up now; None where that is not known (a replay has none).
         anomalies, examples: kind of anomaly to count, and to its first example.
+        gap_causes: gaps by cause.
         gap_seconds: time without a trusted book, summed over markets.
         coverage: share of the window with a live connection, averaged over connections.
+        lag_counts: lags at most each of ``LAG_BOUNDS_MS``, then all of them; empty where none were counted.
         message: why nothing was captured, or the newest error of the connections; empty if there is none.
     """
 
@@ -30,19 +36,22 @@ class VenueSummary:
     rows: Mapping[str, int] = field(default_factory=dict)
     markets: int = 0
     connections: int = 0
+    connected: int | None = None
     reconnects: int = 0
     anomalies: Mapping[str, int] = field(default_factory=dict)
     examples: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     gaps: int = 0
+    gap_causes: Mapping[str, int] = field(default_factory=dict)
     gap_seconds: float = 0.0
     coverage: float = 0.0
     lag_p50_ms: float | None = None
     lag_p99_ms: float | None = None
+    lag_counts: tuple[int, ...] = ()
     message: str = ""
 
     def metadata(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+        """Plain values, without the lag's buckets."""
+        return {name: value for name, value in asdict(self).items() if name != "lag_counts"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +113,7 @@ def summarise(
     *,
     markets: int | None = None,
     connections: int,
+    connected: int | None = None,
     reconnects: int,
     coverage: float,
     message: str = "",
@@ -116,13 +126,16 @@ def summarise(
         rows=dict(sorted(totals.rows.items())),
         markets=len(totals.markets) if markets is None else markets,
         connections=connections,
+        connected=connected,
         reconnects=reconnects,
         anomalies=dict(sorted(totals.anomalies.items())),
         examples=dict(sorted(totals.examples.items())),
         gaps=totals.gaps,
+        gap_causes=dict(sorted(totals.gap_causes.items())),
         gap_seconds=round(totals.gap_ns / 1e9, 3),
         coverage=round(coverage, 6),
         lag_p50_ms=totals.lags.percentile_ms(0.5),
         lag_p99_ms=totals.lags.percentile_ms(0.99),
+        lag_counts=totals.lags.counts_below(LAG_BOUNDS_MS),
         message=message,
     )

@@ -1,10 +1,38 @@
-"""Which markets to capture when there are more than a capture should hold."""
+"""Which markets to capture: when there are more than a capture should hold, and as time goes on."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-from arb_pipeline.model import Market, MarketStatus
+from arb_pipeline.model import Market, MarketChange, MarketStatus
 
-__all__ = ["select"]
+__all__ = ["Revision", "Universe", "select"]
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """What is to change about the markets of a venue's capture: those to take, and ids of those to let go of."""
+
+    add: Sequence[Market] = ()
+    retire: Collection[str] = ()
+
+
+class Universe(Protocol):
+    """Says what to capture while a capture runs.
+
+    Attributes:
+        interval_s: seconds after which to ask again, also when no life-cycle message came.
+    """
+
+    interval_s: float
+
+    async def revise(self, changes: Mapping[str, Sequence[MarketChange]]) -> Mapping[str, Revision]:
+        """What is to change now, by venue; it must not raise.
+
+        Args:
+            changes: life-cycle messages since the last call, by venue.
+        """
+        ...
 
 
 def select(

@@ -1,22 +1,24 @@
 """Jobs, schedules and sensors."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from arb_pipeline.defs.capture.lifecycle import LIVE
-from arb_pipeline.defs.capture.supervision import CAPTURE_JOB, ROLE_TAG, SHARD_TAG, shard_label, supervise
+from arb_pipeline.defs.capture.supervision import CAPTURE_JOB, ROLE_TAG, SENSOR_S, SHARD_TAG, shard_label, supervise
 from arb_pipeline.defs.describe import asset_key
 from arb_pipeline.defs.discovery.assets import TABLES, VENUES
-from arb_pipeline.defs.partitions import HOUR
+from arb_pipeline.defs.partitions import DAILY, HOUR
 from arb_pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition as AssetJob
 
-__all__ = ["ANALYSIS_JOB", "DISCOVERY_JOB", "REPORT_JOB", "SENSOR", "jobs", "schedules", "sensors"]
+__all__ = ["ANALYSIS_JOB", "CANDLES_JOB", "DISCOVERY_JOB", "REPORT_JOB", "SENSOR", "jobs", "schedules", "sensors"]
 
+CANDLES_JOB = "candles_job"
 DISCOVERY_JOB = "discovery_job"
 ANALYSIS_JOB = "analysis_job"
 REPORT_JOB = "report_job"
@@ -28,7 +30,8 @@ _DISCOVERY_PAUSE = timedelta(minutes=1)
 
 _CATALOGUES = dg.AssetSelection.assets(*(asset_key(name, venue) for venue in VENUES for name in TABLES))
 _VIEWS = dg.AssetSelection.assets(asset_key("events"), asset_key("markets"))
-_RAW_TABLES = dg.AssetSelection.groups("capture", "market_data")
+_CANDLES = dg.AssetSelection.assets(*(asset_key("candles", venue) for venue in VENUES))
+_RAW_TABLES = dg.AssetSelection.groups("capture", "market_data") - _CANDLES
 _REPORT = dg.AssetSelection.assets(asset_key("arbitrage_report"))
 
 
@@ -54,7 +57,14 @@ def jobs(settings: Settings, tags: dict[str, str]) -> "list[AssetJob]":
                 SHARD_TAG: shard_label(0, 1),
                 "dagster/max_runtime": str(int(longest.total_seconds())),
                 "dagster/max_retries": "0",
+                "dagster/priority": "10",  # what is not captured is lost for good, anything else can wait
             },
+        ),
+        dg.define_asset_job(
+            CANDLES_JOB,
+            _CANDLES,
+            description="Makes and fetches the candles of one UTC day.",
+            tags=tags,
         ),
         dg.define_asset_job(
             ANALYSIS_JOB,
@@ -84,7 +94,20 @@ def _discovery_is_due(context: dg.ScheduleEvaluationContext) -> bool:
 def schedules(all_jobs: "list[AssetJob]") -> list[dg.ScheduleDefinition]:
     """Every schedule; all start switched off, since loading the project dials nobody."""
     by_name = {job.name: job for job in all_jobs}
+
+    @dg.schedule(
+        name="candles_daily",
+        job=by_name[CANDLES_JOB],
+        cron_schedule="30 0 * * *",
+        execution_timezone="UTC",
+        description="Makes the candles of the UTC day that is over.",
+    )
+    def candles_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        yesterday = context.scheduled_execution_time - timedelta(days=1)
+        return dg.RunRequest(partition_key=yesterday.strftime(DAILY.fmt))
+
     return [
+        candles_daily,
         dg.ScheduleDefinition(
             name="discover_daily",
             job=by_name[DISCOVERY_JOB],
@@ -110,20 +133,20 @@ def schedules(all_jobs: "list[AssetJob]") -> list[dg.ScheduleDefinition]:
     ]
 
 
-def capture_requests(context: dg.SensorEvaluationContext, settings: Settings, shards: int = 1) -> dg.SensorResult:
+def capture_requests(context: dg.SensorEvaluationContext, settings: Settings) -> dg.SensorResult:
     """What the capture sensor launches: missing captures, or a discovery where the catalogue is missing or too old."""
     instance = context.instance
     if not any(instance.get_latest_materialization_event(asset_key("markets", venue)) for venue in VENUES):
         return _first_discovery(instance)
-    plan = supervise(instance, settings, settings.clock.now(), shards)
+    plan = supervise(instance, settings, settings.clock.now())
     for run_id in plan.expired:
         context.log.warning("capture run %s fell silent and was given up", run_id)
     requests = [
         dg.RunRequest(
             job_name=CAPTURE_JOB,
             partition_key=key,
-            tags={SHARD_TAG: shard_label(shard, shards)},
-            run_config={"ops": {"capture": {"config": {"shard": shard, "shards": shards}}}},
+            tags={SHARD_TAG: shard_label(shard, settings.capture_shards)},
+            run_config={"ops": {"capture": {"config": {"shard": shard, "shards": settings.capture_shards}}}},
         )
         for key, shard in plan.launch
     ]
@@ -168,14 +191,16 @@ def _first_discovery(instance: dg.DagsterInstance) -> dg.SensorResult:
     return dg.SensorResult(run_requests=[dg.RunRequest(job_name=DISCOVERY_JOB)])
 
 
-def sensors(settings: Settings, all_jobs: "list[AssetJob]", tags: dict[str, str]) -> list[dg.SensorDefinition]:
+def sensors(
+    settings: Settings, all_jobs: "Sequence[AssetJob | dg.JobDefinition]", tags: dict[str, str]
+) -> list[dg.SensorDefinition]:
     """Capture supervision (off until switched on), declarative automation, and the record of failures."""
     by_name = {job.name: job for job in all_jobs}
 
     @dg.sensor(
         name=SENSOR,
         jobs=[by_name[CAPTURE_JOB], by_name[DISCOVERY_JOB]],
-        minimum_interval_seconds=5,
+        minimum_interval_seconds=SENSOR_S,
         default_status=dg.DefaultSensorStatus.STOPPED,
         description=(
             "Keeps one capture running per hour and shard, warms up the next hour, replaces what fell silent. "

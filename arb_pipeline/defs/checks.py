@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from arb_pipeline.capture.feed import NO_SNAPSHOT
 from arb_pipeline.clock import ns_from_datetime
 from arb_pipeline.model import MatchStatus, Relation
 from arb_pipeline.tables import table
@@ -93,7 +94,11 @@ def not_crossed(asset: dg.AssetKey, quotes: pa.Table) -> dg.AssetCheckResult:
 
 
 def gap_share_of(gaps: pa.Table, markets: int, start: datetime, end: datetime) -> float:
-    """Share of market-time in [start, end) that lies in a gap; overlapping gaps of a market count once."""
+    """Share of market-time in [start, end) that lies in a gap; overlapping gaps of a market count once.
+
+    The time before a market's first snapshot is left out: it belongs to coverage, and says nothing about trust.
+    """
+    gaps = gaps.filter(pc.not_equal(gaps["cause"], NO_SNAPSHOT))
     first, last = ns_from_datetime(start), ns_from_datetime(end)
     if not markets or last <= first:
         return 0.0
@@ -113,6 +118,17 @@ def _union_ns(spans: list[tuple[int, int]]) -> int:
         total += max(0, stop - max(begin, reached))
         reached = max(reached, stop)
     return total
+
+
+def connected_share_of(sessions: pa.Table, start: datetime, end: datetime) -> float:
+    """Share of [start, end) in which some connection was up, by the times of ``capture_sessions``."""
+    first, last = ns_from_datetime(start), ns_from_datetime(end)
+    spans = []
+    for begin, stop in zip(sessions["started_at"].to_pylist(), sessions["ended_at"].to_pylist(), strict=True):
+        inside = max(ns_from_datetime(begin), first), last if stop is None else min(ns_from_datetime(stop), last)
+        if inside[0] < inside[1]:
+            spans.append(inside)
+    return _union_ns(spans) / (last - first)
 
 
 def gap_share(asset: dg.AssetKey, gaps: pa.Table, markets: int, start: datetime, end: datetime) -> dg.AssetCheckResult:

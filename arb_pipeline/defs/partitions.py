@@ -4,13 +4,22 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-__all__ = ["HOUR", "HOURLY", "KEY_FORMAT", "hour_start", "partition_key", "wanted_partitions"]
+__all__ = ["DAILY", "HOUR", "HOURLY", "KEY_FORMAT", "day_start", "hour_start", "partition_key", "wanted_partitions"]
 
 HOUR = timedelta(hours=1)
 KEY_FORMAT = "%Y-%m-%d-%H:%M"
 
 HOURLY = dg.HourlyPartitionsDefinition(start_date="2026-01-01-00:00", timezone="UTC", end_offset=2)
 """UTC hours. The running hour and the next one exist too: capture fills the one and warms up for the other."""
+
+
+DAILY = dg.DailyPartitionsDefinition(start_date="2026-01-01", timezone="UTC", end_offset=1)
+"""UTC days, the running one too."""
+
+
+def day_start(key: str) -> datetime:
+    """Start of the day that a key names."""
+    return datetime.strptime(key, DAILY.fmt).replace(tzinfo=UTC)
 
 
 def partition_key(at: datetime) -> str:

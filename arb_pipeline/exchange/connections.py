@@ -85,6 +85,11 @@ class Connection:
         self._calm = asyncio.Event()
         self._calm.set()
 
+    @property
+    def queued(self) -> int:
+        """Frames that wait for the socket."""
+        return len(self._outbox)
+
     def send(self, text: str, kind: str) -> None:
         """Queue a frame."""
         if self.silence is not None and kind != "PONG":

@@ -187,8 +187,7 @@ class GeneratedSource:
         self._end_ns = None if duration_s is None else round(duration_s * _SECOND)
         self._latest = self._simulation()
         self._false_gaps = self._latest.false_gaps()
-        for _ in self._latest.run(min(_PREVIEW_NS, self._end_ns or _PREVIEW_NS)):
-            pass
+        self._previewed = False
 
     @property
     def name(self) -> str:
@@ -234,6 +233,7 @@ class GeneratedSource:
         Prices are 1e-4 dollars, sizes of actions 1e-6 contracts, ``size`` of an episode whole contracts, money
         dollars as text, times nanoseconds of playback.
         """
+        self._preview()
         planted = [plan for plan in self._latest.plans if plan.planted]
         return {
             "seed": self.seed,
@@ -252,6 +252,17 @@ class GeneratedSource:
             "phantoms": [{**plan.record(), "reason": "fees exceed the gap"} for plan in planted if plan.phantom]
             + self._false_gaps,
         }
+
+    def _preview(self) -> None:
+        """Know the first minute, once anybody asks; at a high rate that takes seconds."""
+        if self._previewed:
+            return
+        self._previewed = True
+        preview = self._simulation()
+        for _ in preview.run(min(_PREVIEW_NS, self._end_ns or _PREVIEW_NS)):
+            pass
+        if preview.now_ns > self._latest.now_ns:
+            self._latest = preview
 
     def _pairs(self) -> list[Json]:
         polymarket = {market.proposition: market for event in self.board.polymarket for market in event.markets}

@@ -15,6 +15,7 @@ import msgspec
 
 from arb_pipeline.exchange.connections import Connection
 from arb_pipeline.exchange.faults import Faults
+from arb_pipeline.exchange.kalshi_account import ACCOUNT_CHANNEL_OF_TYPE, KalshiAccount
 from arb_pipeline.exchange.markets import KalshiMarket, dollars, encode, rfc3339
 from arb_pipeline.exchange.source import Json, KalshiFrame, LevelChange, TradePrint
 from arb_pipeline.model import OrderBook
@@ -42,7 +43,13 @@ _CHANNEL_OF_TYPE = {
     "market_lifecycle_v2": "market_lifecycle_v2",
     "event_lifecycle": "market_lifecycle_v2",
     "event_fee_update": "market_lifecycle_v2",
+    "multivariate_market_lifecycle": "multivariate_market_lifecycle",
+    **ACCOUNT_CHANNEL_OF_TYPE,
 }
+_UNFILTERED = frozenset(
+    {"market_lifecycle_v2", "multivariate_market_lifecycle", "order_group_updates", "communications"}
+)
+"""Channels that take no markets: naming some changes nothing."""
 _ACTIONS = frozenset({"add_markets", "delete_markets", "get_snapshot"})
 _ERRORS = {
     1: "Unable to process message",
@@ -135,6 +142,7 @@ class KalshiFeed:
     Attributes:
         clients: everyone connected.
         trades: the newest trades, oldest first.
+        account: the one account that its private channels and REST calls tell of.
     """
 
     def __init__(
@@ -159,6 +167,12 @@ class KalshiFeed:
         self._everything: dict[str, list[_Subscription]] = {channel: [] for channel in _CHANNELS}
         self._changed: dict[str, None] = {}
         self._trade_number = 0
+        self.account = KalshiAccount(self.markets, hidden, now_ms, self._publish_own)
+
+    @property
+    def subscribed(self) -> int:
+        """Books that are subscribed, over all clients."""
+        return sum(map(len, self._routes["orderbook_delta"].values()))
 
     # --- commands ------------------------------------------------------------------------------------------
 
@@ -240,7 +254,7 @@ class KalshiFeed:
                 subscription = _Subscription(client.connection, client.last_sid, channel, params)
                 client.subscriptions[subscription.sid] = subscription
             self._reply(client, number, "subscribed", msg=encode({"channel": channel, "sid": subscription.sid}))
-            if tickers and channel != "market_lifecycle_v2":
+            if tickers and channel not in _UNFILTERED:
                 self._add(subscription, tickers, initial=bool(params.get("send_initial_snapshot")))
             elif subscription.tickers is not None:
                 self._unroute(subscription)
@@ -378,6 +392,9 @@ class KalshiFeed:
                 kind,
                 ticker,
             )
+
+    def _publish_own(self, kind: str, ticker: str, msg: Json) -> None:
+        self._publish(kind, ticker, encode(msg))
 
     # --- the market moves ----------------------------------------------------------------------------------
 

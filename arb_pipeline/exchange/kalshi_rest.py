@@ -60,6 +60,8 @@ _SCHEDULE = {
 """Trading hours in Eastern time; a close of 00:00 is the end of the day, and Thursdays have a pause."""
 
 _PERIODS = (1, 60, 1440)
+_LIVE_TIER_MS = 90 * 86_400_000
+"""What is older is in the venue's archive."""
 _MAX_CANDLES = 5_000
 _MAX_BATCH_CANDLES = 10_000
 _MAX_BATCH_MARKETS = 100
@@ -109,6 +111,8 @@ class KalshiRest:
             "/markets/candlesticks": self._many_candlesticks,
             "/markets/{ticker}": self._market,
             "/markets/{ticker}/orderbook": self._orderbook,
+            "/historical/cutoff": self._cutoff,
+            "/historical/trades": self._archived_trades,
             "/portfolio/balance": self._signed(self._balance),
             "/portfolio/positions": self._signed(self._positions),
             "/portfolio/fills": self._signed(self._fills),
@@ -241,6 +245,14 @@ class KalshiRest:
         items, cursor = page_newest_first(chosen, lambda trade: trade.number, query.get("cursor", ""), limit, filters)
         return _json({"trades": [trade.record for trade in items], "cursor": cursor})
 
+    async def _cutoff(self, request: web.Request) -> web.Response:  # noqa: ARG002 - the same for everyone
+        cutoff = rfc3339(wall_ms() - _LIVE_TIER_MS)
+        times = ("market_settled_ts", "trades_created_ts", "orders_updated_ts", "market_positions_last_updated_ts")
+        return _json(dict.fromkeys(times, cutoff))
+
+    async def _archived_trades(self, request: web.Request) -> web.Response:  # noqa: ARG002 - nothing is so old
+        return _json({"trades": [], "cursor": ""})
+
     async def _candlesticks(self, request: web.Request) -> web.Response:
         market = self._find(request.match_info["ticker"])
         if market is None or self._series_of.get(market.record["event_ticker"]) != request.match_info["series"]:
@@ -264,63 +276,19 @@ class KalshiRest:
     # --- account -------------------------------------------------------------------------------------------
 
     async def _balance(self, request: web.Request) -> web.Response:  # noqa: ARG002 - there is one account
-        return _json(
-            {
-                "balance": 250_000,
-                "balance_dollars": "2500.0000",
-                "portfolio_value": 12_345,
-                "updated_ts": wall_ms() // 1000,
-                "balance_breakdown": [{"exchange_index": 0, "balance": "2500.0000"}],
-            }
-        )
+        return _json(self._feed.account.balance())
 
-    async def _positions(self, request: web.Request) -> web.Response:  # noqa: ARG002 - there is one position
-        market = next(iter(self._listed()), None)
-        if market is None:
-            return _json({"market_positions": [], "event_positions": [], "cursor": ""})
-        money = {"realized_pnl_dollars": "0.0000", "fees_paid_dollars": "0.1700"}
-        position = {
-            "ticker": market.ticker,
-            "exchange_index": 0,
-            "position_fp": "10.00",
-            "total_traded_dollars": "4.2000",
-            "market_exposure_dollars": "4.2000",
-            "last_updated_ts": rfc3339(wall_ms()),
-            **money,
-        }
-        event = {
-            "event_ticker": market.record["event_ticker"],
-            "total_cost_dollars": "4.2000",
-            "total_cost_shares_fp": "10.00",
-            "event_exposure_dollars": "4.2000",
-            **money,
-        }
-        return _json({"market_positions": [position], "event_positions": [event], "cursor": ""})
+    async def _positions(self, request: web.Request) -> web.Response:
+        query = request.query
+        limit = _integer(request, "limit", 100, 1, 1000)
+        return _json(self._feed.account.positions(query.get("ticker", ""), query.get("cursor", ""), limit))
 
-    async def _fills(self, request: web.Request) -> web.Response:  # noqa: ARG002 - there is one fill
-        market = next(iter(self._listed()), None)
-        if market is None:
-            return _json({"fills": [], "cursor": ""})
-        fill = {
-            "fill_id": market.market_uuid,
-            "trade_id": market.market_uuid,
-            "order_id": market.market_uuid,
-            "ticker": market.ticker,
-            "market_ticker": market.ticker,
-            "side": "yes",
-            "action": "buy",
-            "outcome_side": "yes",
-            "book_side": "bid",
-            "count_fp": "10.00",
-            "yes_price_dollars": "0.4200",
-            "no_price_dollars": "0.5800",
-            "is_taker": True,
-            "fee_cost": "0.170600",
-            "created_time": rfc3339(wall_ms() - 60_000),
-            "ts": wall_ms() // 1000 - 60,
-            "exchange_index": 0,
-        }
-        return _json({"fills": [fill], "cursor": ""})
+    async def _fills(self, request: web.Request) -> web.Response:
+        query = request.query
+        limit = _integer(request, "limit", 100, 1, 1000)
+        since, until = _integer(request, "min_ts", 0, 0, 2**40), _integer(request, "max_ts", 2**40, 0, 2**40)
+        ticker, cursor = query.get("ticker", ""), query.get("cursor", "")
+        return _json(self._feed.account.fills(ticker, since, until, cursor, limit))
 
     # --- plumbing ------------------------------------------------------------------------------------------
 

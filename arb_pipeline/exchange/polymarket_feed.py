@@ -63,6 +63,11 @@ class PolymarketFeed:
         self._on_subscribed = on_subscribed
         self._prints = 0
 
+    @property
+    def subscribed(self) -> int:
+        """Tokens that are subscribed, over all clients."""
+        return sum(len(client.tokens) for client in self.clients)
+
     # --- clients -------------------------------------------------------------------------------------------
 
     def receive(self, client: PolymarketClient, text: str) -> None:

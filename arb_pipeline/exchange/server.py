@@ -16,10 +16,12 @@ from arb_pipeline.clock import wall_ms
 from arb_pipeline.exchange import kalshi_rest, polymarket_rest
 from arb_pipeline.exchange.connections import Connection, SentLog
 from arb_pipeline.exchange.faults import FAULTS, FaultError, Faults
+from arb_pipeline.exchange.kalshi_account import AccountError
 from arb_pipeline.exchange.kalshi_feed import KalshiClient, KalshiFeed
 from arb_pipeline.exchange.markets import KalshiMarket, PolymarketMarket, encode
 from arb_pipeline.exchange.player import Player
 from arb_pipeline.exchange.polymarket_feed import PolymarketClient, PolymarketFeed
+from arb_pipeline.exchange.polymarket_user import USER_WS_PATH, PolymarketUserFeed, UserClient
 from arb_pipeline.exchange.recorded import market_tokens
 from arb_pipeline.exchange.signing import ThrowAwayKey
 from arb_pipeline.exchange.source import InitialBook, Json, Source
@@ -64,7 +66,7 @@ class Exchange:
         self._offset_ns = source.clock_offset_ns(time.time_ns())
         self._log_frames = log_frames
         self._ticker_s = ticker_s
-        self._numbers = {"kalshi": 0, "polymarket": 0}
+        self._numbers = {"kalshi": 0, "polymarket": 0, "polymarket-user": 0}
         self._open: dict[Connection, None] = {}
         self._past: list[SentLog] = []
         self._runner: web.AppRunner | None = None
@@ -94,6 +96,7 @@ class Exchange:
             hidden=set(hidden),
             faults=self.faults,
         )
+        self.polymarket_user = PolymarketUserFeed(self.polymarket.markets, self._now_ms)
         self.player = Player(source, self.kalshi, self.polymarket, speed, lambda: self._open)
         self._strikes = Strikes(self.faults, self.kalshi, self.polymarket, self.player, lambda: self._open)
         self._kalshi_rest = kalshi_rest.KalshiRest(
@@ -124,6 +127,8 @@ class Exchange:
                 *self._polymarket_rest.routes(),
                 web.get(kalshi_rest.WS_PATH, self._kalshi_socket),
                 web.get(polymarket_rest.WS_PATH, self._polymarket_socket),
+                web.get(USER_WS_PATH, self._polymarket_user_socket),
+                web.post("/_exchange/account", self._account),
                 web.get("/_exchange/status", self._status),
                 web.get("/_exchange/truth", self._truth),
                 web.get("/_exchange/book", self._book),
@@ -172,6 +177,10 @@ class Exchange:
                 "gamma_url": http + polymarket_rest.GAMMA_PREFIX,
                 "clob_url": http + polymarket_rest.CLOB_PREFIX,
                 "ws_url": ws + polymarket_rest.WS_PATH,
+                "user_ws_url": ws + USER_WS_PATH,
+                "api_key": self.polymarket_user.api_key,
+                "secret": self.polymarket_user.secret,
+                "passphrase": self.polymarket_user.passphrase,
             },
             "control_url": http + "/_exchange",
             "clock_offset": self.clock_offset_s,
@@ -187,6 +196,10 @@ class Exchange:
             "ARB_POLYMARKET_GAMMA_URL": http + polymarket_rest.GAMMA_PREFIX,
             "ARB_POLYMARKET_CLOB_URL": http + polymarket_rest.CLOB_PREFIX,
             "ARB_POLYMARKET_WS_URL": ws + polymarket_rest.WS_PATH,
+            "ARB_POLYMARKET_USER_WS_URL": ws + USER_WS_PATH,
+            "POLY_API_KEY": self.polymarket_user.api_key,
+            "POLY_API_SECRET": self.polymarket_user.secret,
+            "POLY_PASSPHRASE": self.polymarket_user.passphrase,
             "KALSHI_API_KEY_ID": self._key.key_id,
             "KALSHI_PRIVATE_KEY": self._key.pem,
             "ARB_EXCHANGE_NAME": self.name,
@@ -248,6 +261,18 @@ class Exchange:
                 self.polymarket.forget(client)
         return connection.ws
 
+    async def _polymarket_user_socket(self, request: web.Request) -> web.StreamResponse:
+        async with self._socket(request, "polymarket-user") as connection:
+            client = UserClient(connection)
+            self.polymarket_user.clients.append(client)
+            try:
+                async for message in connection.ws:
+                    if message.type == WSMsgType.TEXT and not self.polymarket_user.receive(client, message.data):
+                        await connection.ws.close()
+            finally:
+                self.polymarket_user.clients.remove(client)
+        return connection.ws
+
     @contextlib.asynccontextmanager
     async def _socket(self, request: web.Request, venue: str) -> AsyncIterator[Connection]:
         ws = web.WebSocketResponse(compress=False, max_msg_size=0)
@@ -290,6 +315,8 @@ class Exchange:
                 "position_ns": self.player.position_ns,
                 "played": self.player.played,
                 "connections": [connection.sent.label for connection in self._open],
+                "queued": sum(connection.queued for connection in self._open),
+                "subscribed": {"kalshi": self.kalshi.subscribed, "polymarket": self.polymarket.subscribed},
                 "clock_offset": self.clock_offset_s,
             }
         )
@@ -320,6 +347,20 @@ class Exchange:
                 kept = {"log": log.entries(max(after, 0), max(limit, 0))} if query.get("log") == "1" else {}
                 records.append(record | kept)
         return _json({"connections": records})
+
+    async def _account(self, request: web.Request) -> web.Response:
+        """Make something happen on the own account: ``venue``, ``type``, and the fields of the message to set."""
+        try:
+            given = await request.json()
+            if not isinstance(given, dict):
+                raise AccountError("give an object with a type and fields of its message")
+            venue, kind = given.pop("venue", "kalshi"), str(given.pop("type", ""))
+            inject = {"kalshi": self.kalshi.account.inject, "polymarket": self.polymarket_user.inject}.get(venue)
+            if inject is None:
+                raise AccountError(f"venue {venue!r} is unknown; there are kalshi, polymarket")
+            return _json({"sent": inject(kind, given)})
+        except (AccountError, json.JSONDecodeError) as error:
+            return _json({"error": str(error)}, 400)
 
     async def _list_faults(self, request: web.Request) -> web.Response:  # noqa: ARG002 - the same for everyone
         faults = [

@@ -1,21 +1,23 @@
-"""``market_history``: what changed about a market between two listings of its venue, and when that was seen.
+"""``market_history``: what changed about a market, between two listings of its venue or while it is captured.
 
-A row says how a market stood from the listing that first showed it so until the one that showed it otherwise, or no
-longer listed it. Rows are closed in place, so that a market has one row at any instant; what was known at an earlier
-time is told by the rows known by then, those that ended later still open.
+A row says how a market stood from when it was first seen so until it was seen otherwise, or was no longer listed. Rows
+are closed in place, so that a market has one row at any instant; what was known at an earlier time is told by the rows
+known by then, those that ended later still open.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 
+from arb_pipeline.model import Event, Market
+from arb_pipeline.storage.catalogue import markets_table
 from arb_pipeline.storage.lake import Lake, Partition
 from arb_pipeline.tables import table
 
-__all__ = ["market_state_at", "record_changes"]
+__all__ = ["market_state_at", "record_changes", "record_markets"]
 
 _TABLE = table("market_history")
 _OWN = frozenset({"venue", "market_id", "changed", "valid_from", "valid_to", "known_at"})
@@ -35,22 +37,39 @@ def record_changes(lake: Lake, venue: str, at: datetime) -> int:
     Returns:
         How many markets are new, have changed, or are gone.
     """
-    held = lake.read(_TABLE, at, None, venue).sort_by("valid_from").to_pylist()
-    if any(row["valid_from"] >= at or row["valid_to"] is not None for row in held):
-        return 0
+    return _record(lake, venue, at, _listed(lake, venue, at), lake.read(_TABLE, at, None, venue), whole=True)
+
+
+def record_markets(lake: Lake, venue: str, markets: Iterable[Market], at: datetime) -> int:
+    """Write what has changed about these markets, as the venue told it at ``at``; others are left alone.
+
+    Returns:
+        How many of them are new or have changed.
+    """
+    rows = markets_table([Event(venue=venue, event_id="", title="", markets=tuple(markets))], at)
+    listed = _states(rows.select(["market_id", *_STATE]).to_pylist())
+    return _record(lake, venue, at, listed, lake.read(_TABLE, at, None, venue, markets=listed), whole=False)
+
+
+def _record(lake: Lake, venue: str, at: datetime, listed: dict[str, Row], rows: pa.Table, *, whole: bool) -> int:
+    """Compare states with the rows that hold at ``at`` or later; of a ``whole`` listing, what is not in it is gone."""
+    held = rows.sort_by("valid_from").to_pylist()
+    newer = {row["market_id"] for row in held if row["valid_from"] >= at or row["valid_to"] is not None}
     ends: dict[tuple[str, datetime], datetime] = {}
     known: dict[str, Row] = {}
     for row in held:
+        if row["market_id"] in newer:
+            continue
         if earlier := known.get(row["market_id"]):
             ends[earlier["market_id"], earlier["valid_from"]] = row["valid_from"]
         known[row["market_id"]] = row
-    listed = _listed(lake, venue, at)
+    listed = {name: state for name, state in listed.items() if name not in newer}
     fresh = [
         {"venue": venue, "market_id": name, **state, "changed": changed, "valid_from": at, "known_at": at}
         for name, state in listed.items()
         if (changed := _changed(known.get(name), state))
     ]
-    gone = known.keys() - listed.keys()
+    gone = known.keys() - listed.keys() if whole else set[str]()
     for name in (gone | {row["market_id"] for row in fresh}) & known.keys():
         ends[name, known[name]["valid_from"]] = at
     # New rows first: were this to be cut short, the next call would find two open rows and end the earlier one.
@@ -71,7 +90,10 @@ def _listed(lake: Lake, venue: str, at: datetime) -> dict[str, Row]:
     """State by market of the catalogue of the day of ``at``."""
     bounds = Partition.of("markets", venue, at).bounds
     assert bounds is not None
-    rows = lake.read("markets", *bounds, venue, columns=["market_id", *_STATE]).to_pylist()
+    return _states(lake.read("markets", *bounds, venue, columns=["market_id", *_STATE]).to_pylist())
+
+
+def _states(rows: Iterable[Row]) -> dict[str, Row]:
     return {row.pop("market_id"): {**row, **{name: _canonical(row[name]) for name in _JSON}} for row in rows}
 
 

@@ -22,23 +22,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Self, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import fsspec
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from arb_pipeline.clock import datetime_from_ns, ns_from_datetime
 from arb_pipeline.errors import ArbError
 from arb_pipeline.model import Source
-from arb_pipeline.storage.arrow import repeated, sort_table
+from arb_pipeline.storage.arrow import Ints, repeated, sort_table
 from arb_pipeline.tables import SCHEMA_VERSION, Partitioning, Table
 from arb_pipeline.tables import table as declared
+
+if TYPE_CHECKING:
+    from pyarrow.dataset import Dataset
 
 __all__ = ["Compaction", "FileEntry", "Instant", "Lake", "LakeError", "LakeFile", "Manifest", "Partition"]
 
@@ -62,10 +64,11 @@ _TIMES = (
     ("from_ns", "to_ns"),
     ("started_at", "ended_at"),
     ("opened_at", None),
+    ("begin_at", None),
     ("valid_from", "valid_to"),
 )
-# How a row reached us: two receptions of the same fact may differ in these.
-_RECEPTION = frozenset({"recv_ns", "ordinal", "seq", "connection_id", "source"})
+# How a row reached us, and in what words: two receptions of the same fact may differ in these.
+_RECEPTION = frozenset({"recv_ns", "ordinal", "venue_ns", "seq", "connection_id", "source", "raw"})
 # Rising integers compress to their differences; other integers, prices and sizes repeat and are better listed once.
 _RISING = ("recv_ns", "ordinal", "venue_ns", "seq", "epoch", "from_ns", "to_ns")
 _LONG_TEXT = frozenset({"frame", "raw", "rules", "kalshi_rules", "polymarket_rules", "explanation", "trade_id"})
@@ -264,7 +267,8 @@ class Lake:
         """Merge a partition's files into one, sorted, without repeats, and delete what it replaces.
 
         A row whose key is there already is left out if both say the same (for keys without ``ordinal``, such as a
-        trade's, however they were received; the earliest stays). Otherwise both are kept and counted.
+        trade's, however they were received; the earliest stays, pushed before polled). Otherwise both are kept and
+        counted.
         """
         table = self._check(table, partition)
         with self._locked(table, partition, create=False) as exists:
@@ -314,6 +318,25 @@ class Lake:
             self._publish(table, partition, rows)
             return Compaction(rows.num_rows, dropped, conflicts)
 
+    def update(self, table: TableName, partition: Partition, change: Callable[[pa.Table], pa.Table]) -> Compaction:
+        """Make what ``change`` gives for a partition's rows its whole content, compacted, under the partition's lock.
+
+        Nothing is written if there was nothing and there is nothing to write.
+
+        Raises:
+            LakeError: as :meth:`write_part`; the partition is left as it was.
+        """
+        table = self._check(table, partition)
+        with self._locked(table, partition):
+            manifest = self._manifest(table, partition)
+            self._same_origin(table, partition, manifest)
+            held = self._load(table, partition, manifest)
+            rows = self._conform(table, partition, change(held))
+            rows, dropped, conflicts = _unique(table, sort_table(rows, _order(table)))
+            if rows.num_rows or manifest.files:
+                self._publish(table, partition, rows)
+            return Compaction(rows.num_rows, dropped, conflicts)
+
     # --- reading ------------------------------------------------------------------------------------------
 
     def read(
@@ -337,12 +360,12 @@ class Lake:
         table = _table(table)
         tests = _time_tests(table, start, end)
         if source is not None:
-            tests.append(ds.field("source") == source)
+            tests.append(pc.field("source") == source)
         if venue is not None and "venue" in table.column_names:
-            tests.append(ds.field("venue") == venue)
+            tests.append(pc.field("venue") == venue)
         if markets is not None:
             ids = pa.array(sorted(markets), pa.string())
-            named = [ds.field(name).isin(ids) for name in _MARKET_COLUMNS if name in table.column_names]
+            named = [pc.field(name).isin(ids) for name in _MARKET_COLUMNS if name in table.column_names]
             tests.append(_any(named))
         return self._scan(table, lambda: self.files(table, start, end, venue), tests, columns)
 
@@ -504,11 +527,17 @@ class Lake:
                     f"come from {self.exchange_name or 'the real venues'}; give each its own lake (ARB_LAKE)"
                 )
 
+    def _dataset(self, table: Table, paths: Sequence[str]) -> "Dataset":
+        # It loads pandas, which takes a process that only writes a second that it can do without.
+        import pyarrow.dataset as ds  # noqa: PLC0415
+
+        return ds.dataset(paths, schema=table.schema, format="parquet", filesystem=self._fs)
+
     def _load(self, table: Table, partition: Partition, manifest: Manifest) -> pa.Table:
         paths = [self._at(table, partition, entry.name) for entry in manifest.files]
         if not paths:
             return table.schema.empty_table()
-        rows = ds.dataset(paths, schema=table.schema, format="parquet", filesystem=self._fs).to_table()
+        rows = self._dataset(table, paths).to_table()
         return sort_table(rows, _order(table))
 
     def _scan(
@@ -529,8 +558,7 @@ class Lake:
                 return pa.schema([table.schema.field(name) for name in names]).empty_table()
             paths = [self._fs._strip_protocol(file.path) for file in files]  # noqa: SLF001 - fsspec's documented hook
             try:
-                dataset = ds.dataset(paths, schema=table.schema, format="parquet", filesystem=self._fs)
-                rows = dataset.to_table(columns=wanted, filter=_all(tests))
+                rows = self._dataset(table, paths).to_table(columns=wanted, filter=_all(tests))
             except FileNotFoundError:
                 # A compaction replaced the files between the listing and the read: the next manifest knows.
                 if attempt == _READ_TRIES - 1:
@@ -640,11 +668,11 @@ def _time_tests(table: Table, start: Instant | None, end: Instant | None) -> lis
     begin, until = times
     tests = []
     if start is not None and until is None:
-        tests.append(ds.field(begin) >= _scalar(table, begin, start))
+        tests.append(pc.field(begin) >= _scalar(table, begin, start))
     if start is not None and until is not None:
-        tests.append(ds.field(until).is_null() | (ds.field(until) > _scalar(table, until, start)))
+        tests.append(pc.field(until).is_null() | (pc.field(until) > _scalar(table, until, start)))
     if end is not None:
-        tests.append(ds.field(begin) < _scalar(table, begin, end))
+        tests.append(pc.field(begin) < _scalar(table, begin, end))
     return tests
 
 
@@ -662,7 +690,7 @@ def _all(tests: Sequence[pc.Expression]) -> pc.Expression | None:
 
 
 def _any(tests: Sequence[pc.Expression]) -> pc.Expression:
-    combined = ds.scalar(value=False)
+    combined = pc.scalar(value=False)
     for test in tests:
         combined = combined | test
     return combined
@@ -670,7 +698,7 @@ def _any(tests: Sequence[pc.Expression]) -> pc.Expression:
 
 def _unique(table: Table, rows: pa.Table) -> tuple[pa.Table, int, int]:
     """Sorted rows without repeats, how many were dropped, and how many share a key but not the content."""
-    later, first = repeated(rows, table.key)
+    later, first = _repeats(table, rows)
     if not len(later):
         return rows, 0, 0
     received = frozenset() if "ordinal" in table.key else _RECEPTION
@@ -688,6 +716,19 @@ def _unique(table: Table, rows: pa.Table) -> tuple[pa.Table, int, int]:
     keep = np.ones(rows.num_rows, dtype=np.bool_)
     keep[later[same]] = False
     return rows.filter(pa.array(keep)), int(same.sum()), int((~same).sum())
+
+
+def _repeats(table: Table, rows: pa.Table) -> tuple[Ints, Ints]:
+    """As :func:`repeated`, but where a fact was both pushed and asked for, what was pushed counts as the first.
+
+    A trade that was fetched later bears the time at which it was made, before anybody could receive it.
+    """
+    if "source" not in table.column_names or "ordinal" in table.key or "source" in table.key:
+        return repeated(rows, table.key)
+    asked = pc.equal(rows["source"], "rest").to_numpy()
+    order = np.argsort(asked, kind="stable")
+    later, first = repeated(rows.take(order), table.key)
+    return order[later], order[first]
 
 
 def _parquet(table: Table, rows: pa.Table, exchange: str) -> bytes:

@@ -7,17 +7,33 @@ from decimal import Decimal
 from typing import Protocol
 
 from arb_pipeline.errors import ArbError
-from arb_pipeline.model import Anomaly, BookSnapshot, Event, Market, MarketFacts, OrderBook, Output, Trade
+from arb_pipeline.model import (
+    AccountEvent,
+    Anomaly,
+    BookSnapshot,
+    Candle,
+    Event,
+    Market,
+    MarketFacts,
+    OrderBook,
+    Output,
+    Side,
+    Trade,
+)
 from arb_pipeline.settings import Settings
 from arb_pipeline.venues.http import RestClient
 
 __all__ = [
+    "Account",
     "ConnectRequest",
     "Credentials",
     "FeeModel",
     "FeeSchedule",
     "FeeUnknownError",
+    "Fill",
+    "History",
     "Polling",
+    "Position",
     "Progress",
     "Session",
     "Venue",
@@ -56,6 +72,52 @@ class FeeSchedule:
     source: str
     valid_from: datetime | None = None
     valid_to: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Contracts held of one market, ``size`` negative for NO; ``cost``, ``realized_pnl`` and ``fees`` are dollars."""
+
+    market_id: str
+    size: Decimal
+    cost: Decimal
+    realized_pnl: Decimal
+    fees: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """Contracts that an own order got: ``side`` and ``price`` (dollars) in YES terms, ``fee`` in dollars."""
+
+    fill_id: str
+    market_id: str
+    at: datetime | None
+    side: Side | None
+    price: Decimal
+    size: Decimal
+    fee: Decimal | None
+    is_taker: bool | None
+    order_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The own account as the venue's REST API tells it.
+
+    Attributes:
+        cash, portfolio_value: dollars.
+        fills: newest first.
+        events: all of it as rows of ``account_events``: the balance, the positions, the fills.
+        anomalies: records that could not be used.
+    """
+
+    venue: str
+    cash: Decimal
+    portfolio_value: Decimal
+    positions: tuple[Position, ...]
+    fills: tuple[Fill, ...]
+    events: tuple[AccountEvent, ...]
+    anomalies: tuple[Anomaly, ...]
 
 
 class FeeModel(Protocol):
@@ -157,10 +219,46 @@ class Polling(Protocol):
         ...
 
 
+class History(Protocol):
+    """What a venue tells over REST about the past."""
+
+    intervals_s: tuple[int, ...]
+    """Lengths of candlesticks that it has, seconds, shortest first."""
+
+    def candles(
+        self, client: RestClient, markets: Sequence[str], interval_s: int, start_ns: int, end_ns: int
+    ) -> AsyncIterator[list[Candle | Anomaly]]:
+        """The candlesticks of these markets that begin in [start, end), answer by answer; quiet intervals have none.
+
+        Raises:
+            HttpStatusError, httpx.TransportError: if an answer is not to be had.
+            VenueError: if one is not of the documented form.
+        """
+        ...
+
+    def trades(
+        self, client: RestClient, market_id: str, start_ns: int, end_ns: int
+    ) -> AsyncIterator[list[Trade | Anomaly]]:
+        """The trades of a market that were made in [start, end), page by page.
+
+        Their ``recv_ns`` is the venue's time of the trade: nobody received them when they were made.
+
+        Raises:
+            HttpStatusError, httpx.TransportError: if a page is not to be had.
+            VenueError: if one is not of the documented form.
+        """
+        ...
+
+
 class Venue(Protocol):
     """One prediction market."""
 
     name: str
+
+    @property
+    def history(self) -> History | None:
+        """How to read its past; None where the past cannot be read exactly enough for the tables."""
+        ...
 
     @property
     def polling(self) -> Polling | None:
@@ -189,6 +287,25 @@ class Venue(Protocol):
         """A fresh session; nothing is dialled."""
         ...
 
+    def account_session(
+        self, connection_id: str, settings: Settings, credentials: Credentials | None
+    ) -> Session | None:
+        """A session of its own connection with the private channels only; None where the venue has none.
+
+        It says :class:`~arb_pipeline.model.AccountEvent` and has no books. Subscribing markets tells it their tokens.
+        Without credentials it cannot connect, but reads what was received, as the one with credentials does.
+        """
+        ...
+
+    async def account(self, client: RestClient, recv_ns: int, since_ns: int = 0) -> Account | None:
+        """Balance, positions, and fills since a venue time, by a client with credentials; None if not supported.
+
+        Raises:
+            HttpStatusError: if the venue refuses, 401 without or with wrong credentials.
+            VenueError: if an answer is not of the documented form.
+        """
+        ...
+
     def replay_session(self, connection_id: str, settings: Settings, meta: Mapping[str, object]) -> Session:
         """A session for recorded frames: it takes subscriptions that nobody acknowledged and unknown markets.
 
@@ -200,6 +317,10 @@ class Venue(Protocol):
         """Whether the venue's WebSocket can be used with these credentials."""
         ...
 
+    def maintenance(self, at: datetime) -> tuple[datetime, datetime] | None:
+        """The planned pause, [start, end) in UTC, that a time falls in: sockets close and need not be dialled often."""
+        ...
+
     def fees(self, market: Market, at: datetime, settings: Settings) -> FeeModel:
         """The fee model of a market at a time.
 
@@ -208,8 +329,8 @@ class Venue(Protocol):
         """
         ...
 
-    def connection_groups(self, markets: Sequence[MarketFacts], settings: Settings) -> list[list[MarketFacts]]:
-        """Spread markets over connections as the venue's limits ask for."""
+    def markets_per_connection(self, settings: Settings) -> int:
+        """So many markets go over one connection, by the venue's limits."""
         ...
 
     async def fetch_books(self, client: RestClient, markets: Sequence[MarketFacts]) -> dict[str, bytes]:

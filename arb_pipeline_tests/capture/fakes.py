@@ -20,6 +20,7 @@ from arb_pipeline.model import (
     GapOpened,
     Level,
     Market,
+    MarketChange,
     MarketFacts,
     MarketStatus,
     OrderBook,
@@ -38,7 +39,7 @@ from arb_pipeline.venues.http import RestClient
 
 class FakeSession:
     """Frames: ["snap", market, bids, asks], ["delta", market, side, price, size], ["trade", market, id, price, size],
-    ["gap", market, cause], ["ask", command]. A market without a snapshot is ignored."""
+    ["gap", market, cause], ["change", market, kind], ["ask", command]. A market without a snapshot is ignored."""
 
     venue = "fake"
 
@@ -61,7 +62,9 @@ class FakeSession:
         return [Send(json.dumps(["subscribe", [facts.market_id for facts in markets]]))] if markets else []
 
     def unsubscribe(self, market_ids: Sequence[str], now_ns: int) -> list[Output]:
-        return []
+        for market_id in market_ids:
+            self.books.pop(market_id, None)
+        return [Send(json.dumps(["unsubscribe", list(market_ids)]))]
 
     def receive(self, frame: str | bytes, recv_ns: int) -> list[Output]:
         try:
@@ -74,6 +77,8 @@ class FakeSession:
         if kind == "trade":
             trade_id, price, size = rest
             return [Trade(market, trade_id, price, size, "yes", recv_ns, recv_ns - 5_000_000, None)]
+        if kind == "change":
+            return [MarketChange(market, "", rest[0], recv_ns, {})]
         if kind == "gap":
             self.doubted.add(market)
             return [GapOpened(market, rest[0], recv_ns)]
@@ -150,6 +155,7 @@ class FakeVenue:
     """One venue named ``fake``."""
 
     name = "fake"
+    history = None
 
     def __init__(
         self, url: str = "", *, streams: bool = True, group: int = 100, polling: "FakePolling | None" = None
@@ -175,17 +181,26 @@ class FakeVenue:
         self.sessions.append(FakeSession(connection_id, self.url))
         return self.sessions[-1]
 
+    def account_session(self, connection_id: str, settings: Settings, credentials: Credentials | None) -> None:
+        return
+
+    async def account(self, client: RestClient, recv_ns: int, since_ns: int = 0) -> None:
+        return
+
     def replay_session(self, connection_id: str, settings: Settings, meta: Mapping[str, object]) -> FakeSession:
         return self.session(connection_id, settings)
 
     def can_stream(self, credentials: Credentials | None) -> bool:
         return self.streams
 
+    def maintenance(self, at: datetime) -> tuple[datetime, datetime] | None:
+        return None
+
     def fees(self, market: Market, at: datetime, settings: Settings) -> FeeModel:
         raise AssertionError("no fees here")
 
-    def connection_groups(self, markets: Sequence[MarketFacts], settings: Settings) -> list[list[MarketFacts]]:
-        return [list(markets[k : k + self.group]) for k in range(0, len(markets), self.group)]
+    def markets_per_connection(self, settings: Settings) -> int:
+        return self.group
 
     async def fetch_books(self, client: RestClient, markets: Sequence[MarketFacts]) -> dict[str, bytes]:
         if self.polling is not None:
@@ -235,6 +250,13 @@ class FakePolling:
             else Trade(item[1], item[0], 400_000_000, 1_000_000, "yes", recv_ns, item[2] * 10**9, None, "rest")
             for item in json.loads(page)
         ]
+
+
+class PolledVenue(FakeVenue):
+    """The fake venue where its stream cannot be used."""
+
+    def __init__(self, polling: FakePolling | None = None) -> None:
+        super().__init__(streams=False, polling=polling or FakePolling())
 
 
 def markets(*ids: str, **changes: Any) -> list[Market]:

@@ -13,6 +13,7 @@ from arb_pipeline.capture.listeners import (
     ListenerError,
     PolymarketListener,
     add_listener,
+    load_handlers,
     load_listeners,
     seed_listeners,
     select,
@@ -266,3 +267,103 @@ def test_pausing_what_is_not_there_says_what_is(tmp_path: Path) -> None:
     path.write_text("- {name: b, venue: polymarket}\n")
     with pytest.raises(ListenerError, match="no listener 'a'; it has b"):
         set_active(path, "a", active=False)
+
+
+# --- handlers ----------------------------------------------------------------------------------------------
+
+HANDLERS = """\
+# mine
+listeners:
+  - name: a
+    venue: kalshi  # first
+
+  - {name: b,
+     venue: polymarket}  # second
+
+handlers:
+  - name: up
+    use: price_alert
+    venues: kalshi
+    markets: [KXFED-*, NO]
+    parameters: {level: 0.60}
+  - {name: own, use: "not.there.is.such:thing", is_active: false}
+"""
+
+
+def test_a_file_may_have_handlers_beside_its_listeners(tmp_path: Path) -> None:
+    path = tmp_path / "listeners.yaml"
+    path.write_text(HANDLERS)
+    assert [one.name for one in load_listeners(path)] == ["a", "b"]
+    up, own = load_handlers(path)
+    assert (up.use, up.venues, up.markets) == ("price_alert", ("kalshi",), ("KXFED-*", "NO"))
+    assert up.parameters == {"level": "0.60"}
+    assert not own.is_active
+
+
+def test_handlers_alone_leave_capture_as_without_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "listeners.yaml"
+    assert load_handlers(path) == ()
+    path.write_text("handlers:\n  - {name: a, use: tight_spread, parameters: {spread: 0.01}}")
+    assert load_listeners(path) == load_listeners(tmp_path / "none")
+    assert [one.name for one in load_handlers(path)] == ["a"]
+    add_listener(path, {"name": "fed", "venue": "kalshi"})
+    assert [one.name for one in load_listeners(path)] == ["fed"]
+    path.write_text("listeners: []\n")
+    assert load_listeners(path) == ()
+    assert load_handlers(path) == ()
+
+
+@pytest.mark.parametrize(
+    "text", [HANDLERS, HANDLERS.partition("\nhandlers")[0], "listeners:\n- name: a\n  venue: kalshi"]
+)
+def test_a_listener_is_added_before_the_handlers(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "listeners.yaml"
+    path.write_text(text)
+    before, handlers = load_listeners(path), load_handlers(path)
+    added = add_listener(path, {"name": "c", "venue": "kalshi", "series_tickers": ["A", "B"]})
+    assert load_listeners(path) == (*before, added)
+    assert load_handlers(path) == handlers
+    assert not set(text.splitlines()) - set(path.read_text().splitlines())
+    set_active(path, "b" if len(before) > 1 else "a", active=False)
+    assert [one.is_active for one in load_listeners(path)].count(False) == 1
+    assert load_handlers(path) == handlers
+
+
+def test_what_is_not_listed_line_by_line_is_left_to_its_author(tmp_path: Path) -> None:
+    path = tmp_path / "listeners.yaml"
+    path.write_text("listeners: [{name: a, venue: kalshi}]\n")
+    with pytest.raises(ListenerError, match="add the entry by hand"):
+        add_listener(path, {"name": "b", "venue": "kalshi"})
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("handlers: x", "handlers holds no list"),
+        ("handler: []", "'handler' is none"),
+        ("handlers: [x]", "handler 1: 'x' has no fields"),
+        ("handlers: [{name: a}]", "handler 'a': use is missing: give it"),
+        ("handlers: [{name: a, use: price}]", "handler 'a': use: 'price' names no handler: give price_alert, tight_"),
+        ("handlers: [{name: a, use: position_monitor, on: x}]", "on is no field of handlers; there are name, use"),
+        ("handlers: [{name: a, use: position_monitor, venues: x}]", "venues: 'x' is none: give kalshi, polymarket"),
+        ("handlers: [{name: a, use: price_alert}]", "handler 'a': parameters.level is missing"),
+        ("handlers: [{name: a, use: 'x:y'}, {name: a, use: 'x:y'}]", "two handlers are named 'a'"),
+    ],
+)
+def test_errors_of_handlers_name_file_handler_field_and_remedy(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "listeners.yaml"
+    path.write_text(text)
+    with pytest.raises(ListenerError) as error:
+        load_handlers(path)
+    assert str(path) in str(error.value)
+    assert says in str(error.value)
+
+
+def test_the_examples_handlers_are_valid_and_paused(tmp_path: Path) -> None:
+    path = tmp_path / "listeners.yaml"
+    seed_listeners(path)
+    handlers = load_handlers(path)
+    assert {handler.use for handler in handlers} == {"price_alert", "tight_spread", "position_monitor"}
+    assert not any(handler.is_active for handler in handlers)
+    add_listener(path, {"name": "one-more", "venue": "kalshi"})
+    assert load_handlers(path) == handlers

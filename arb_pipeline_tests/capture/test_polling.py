@@ -24,7 +24,16 @@ from arb_pipeline.storage import Lake
 from arb_pipeline.venues import VENUES
 from arb_pipeline.venues.base import Venue, VenueError
 from arb_pipeline.venues.http import TransientHttpError
-from arb_pipeline_tests.capture.fakes import FakePolling, FakeSession, FakeVenue, every, fake_exchange, fold, markets
+from arb_pipeline_tests.capture.fakes import (
+    FakePolling,
+    FakeSession,
+    FakeVenue,
+    PolledVenue,
+    every,
+    fake_exchange,
+    fold,
+    markets,
+)
 
 HOUR = 3_600_000_000_000
 S = 1_000_000_000
@@ -49,11 +58,21 @@ def tables(rows: RowWriter) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+def doubts(found: Mapping[str, Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Gaps but for those before a market's first book."""
+    return [gap for gap in found["book_gaps"] if gap["cause"] != "no_snapshot"]
+
+
 def test_an_unchanged_answer_writes_one_raw_frame_for_the_whole_batch() -> None:
     feed, rows = polled("M", "N")
     feed.answer({"M": A, "N": A}, T0 + S)
     first = tables(rows)
-    assert {name: len(found) for name, found in first.items()} == {"raw_frames": 2, "book_events": 6, "quotes": 2}
+    assert {name: len(found) for name, found in first.items()} == {
+        "raw_frames": 2,
+        "book_events": 6,
+        "quotes": 2,
+        "book_gaps": 2,
+    }
     assert {row["source"] for name in ("raw_frames", "quotes") for row in first[name]} == {"rest"}
     feed.answer({"M": A, "N": A}, T0 + 2 * S)
     assert [(r["frame"], r["recv_ns"], r["source"]) for r in tables(rows)["raw_frames"]] == [
@@ -77,11 +96,11 @@ def test_a_failure_is_a_gap_from_the_last_proof_to_the_next_good_answer() -> Non
     feed.answer({"M": A, "N": A}, T0 + S)
     feed.answer({"M": A, "N": A}, T0 + 2 * S)
     for second in (3, 4):
-        feed.failed(VenueError("no answer"), T0 + second * S)
+        feed.failed("no answer", T0 + second * S)
     feed.answer({"M": A, "N": B}, T0 + 5 * S)
     feed.finish(T0 + 7 * S, "stopped")
     found = tables(rows)
-    gaps = [(g["market_id"], g["cause"], g["from_ns"] - T0, g["to_ns"] - T0, g["recovery"]) for g in found["book_gaps"]]
+    gaps = [(g["market_id"], g["cause"], g["from_ns"] - T0, g["to_ns"] - T0, g["recovery"]) for g in doubts(found)]
     assert sorted(gaps) == [(market, "poll_failed", 2 * S, 5 * S, "rest_book") for market in ("M", "N")]
     [session] = found["capture_sessions"]
     assert json.loads(session["anomalies"]) == {"venue_error": 2}
@@ -92,10 +111,10 @@ def test_a_failure_is_a_gap_from_the_last_proof_to_the_next_good_answer() -> Non
 def test_a_failure_at_the_end_lasts_to_the_end() -> None:
     feed, rows = polled()
     feed.answer({"M": A}, T0 + S)
-    feed.failed(VenueError("no answer"), T0 + 2 * S)
+    feed.failed("no answer", T0 + 2 * S)
     assert feed.live_until(T0 + 3 * S) == S
     feed.finish(T0 + 4 * S, "stopped")
-    [gap] = tables(rows)["book_gaps"]
+    [gap] = doubts(tables(rows))
     assert (gap["from_ns"], gap["to_ns"], gap["recovery"]) == (T0 + S, T0 + 4 * S, "end_of_capture")
     assert feed.live_ns == S
 
@@ -105,20 +124,23 @@ def test_a_market_without_a_usable_answer_is_in_doubt_and_no_other(bad: Mapping[
     feed, rows = polled("M", "N")
     feed.answer({"M": A, "N": A}, T0 + S)
     for second in (2, 3):
-        feed.answer({"N": A, **bad}, T0 + second * S)
+        feed.answer({"M": None, "N": A, **bad}, T0 + second * S)
     feed.answer({"N": A, "M": A}, T0 + 4 * S)
     found = tables(rows)
-    [gap] = found["book_gaps"]
+    [gap] = doubts(found)
     assert (gap["market_id"], gap["cause"], gap["from_ns"], gap["to_ns"]) == ("M", "bad_answer", T0 + S, T0 + 4 * S)
     assert len(found["quotes"]) == 2
 
 
 def test_a_market_that_is_never_answered_is_in_doubt_from_the_beginning() -> None:
     feed, rows = polled("M")
-    feed.answer({}, T0 + S)
+    feed.answer({"M": None}, T0 + S)
     feed.finish(T0 + 2 * S, "stopped")
     found = tables(rows)
-    assert (found["book_gaps"][0]["from_ns"], found["book_gaps"][0]["to_ns"]) == (T0, T0 + 2 * S)
+    assert {(gap["cause"], gap["from_ns"], gap["to_ns"]) for gap in found["book_gaps"]} == {
+        ("no_snapshot", T0, T0 + 2 * S),
+        ("bad_answer", T0, T0 + 2 * S),
+    }
     assert "raw_frames" not in found
 
 
@@ -141,20 +163,43 @@ def trade(number: int, at_ns: int, market: str = "M") -> Trade:
     return Trade(market, f"t{number}", 400_000_000, 1_000_000, "yes", at_ns, at_ns, None, "rest")
 
 
-def listed() -> tuple[PolledTrades, RowWriter]:
+class Told(FakePolling):
+    """Finds on a page what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Trade | Anomaly] = []
+
+    def trades(self, page: bytes, recv_ns: int) -> list[Trade | Anomaly]:
+        return self.found
+
+
+class Listing(PolledTrades):
+    """Takes pages with what stands on them."""
+
+    def __init__(self, rows: RowWriter) -> None:
+        self.told = Told()
+        super().__init__(FakeSession("trades"), rows, self.told, T0)
+
+    def tell(self, body: bytes, found: Sequence[Trade | Anomaly], at_ns: int) -> None:
+        self.told.found = list(found)
+        self.page(body, at_ns)
+
+
+def listed() -> tuple[Listing, RowWriter]:
     rows = RowWriter("run", T0)
-    feed = PolledTrades(FakeSession("trades"), rows, {"M"}, T0)
-    feed.begin("c1", T0, ())
+    feed = Listing(rows)
+    feed.begin("c1", T0, [MarketFacts(venue="fake", market_id="M")])
     return feed, rows
 
 
 def test_each_trade_of_a_captured_market_is_kept_once_and_pages_only_with_news() -> None:
     feed, rows = listed()
-    feed.page(b"p1", [trade(2, T0 + 2 * S), trade(1, T0 + S), trade(9, T0 + S, "other")], T0 + 3 * S)
+    feed.tell(b"p1", [trade(2, T0 + 2 * S), trade(1, T0 + S), trade(9, T0 + S, "other")], T0 + 3 * S)
     feed.complete(T0 + 3 * S)
-    feed.page(b"p2", [trade(2, T0 + 2 * S), trade(1, T0 + S)], T0 + 4 * S)
+    feed.tell(b"p2", [trade(2, T0 + 2 * S), trade(1, T0 + S)], T0 + 4 * S)
     feed.complete(T0 + 4 * S)
-    feed.page(b"p3", [trade(3, T0 + 4 * S), trade(2, T0 + 2 * S)], T0 + 5 * S)
+    feed.tell(b"p3", [trade(3, T0 + 4 * S), trade(2, T0 + 2 * S)], T0 + 5 * S)
     found = tables(rows)
     assert [row["trade_id"] for row in sorted(found["trades"], key=lambda row: row["ordinal"])] == ["t1", "t2", "t3"]
     assert {row["source"] for row in found["trades"]} == {"rest"}
@@ -163,24 +208,24 @@ def test_each_trade_of_a_captured_market_is_kept_once_and_pages_only_with_news()
 
 def test_what_is_asked_for_and_remembered_follows_complete_listings_only() -> None:
     feed, rows = listed()
-    feed.page(b"p", [trade(2, T0 + 60 * S), trade(1, T0 + 59 * S)], T0 + 61 * S)
-    feed.failed(VenueError("the rest is missing"), T0 + 61 * S)
+    feed.tell(b"p", [trade(2, T0 + 60 * S), trade(1, T0 + 59 * S)], T0 + 61 * S)
+    feed.failed("the rest is missing", T0 + 61 * S)
     assert feed.since_ns == T0, "older trades of the broken listing are still wanted"
-    feed.page(b"p", [trade(2, T0 + 60 * S), trade(1, T0 + 59 * S)], T0 + 62 * S)
-    feed.page(b"q", [trade(0, T0 + 5 * S)], T0 + 62 * S)
+    feed.tell(b"p", [trade(2, T0 + 60 * S), trade(1, T0 + 59 * S)], T0 + 62 * S)
+    feed.tell(b"q", [trade(0, T0 + 5 * S)], T0 + 62 * S)
     feed.complete(T0 + 62 * S)
     assert feed.since_ns == T0 + 50 * S, "ten seconds before the newest"
     assert sorted(row["trade_id"] for row in tables(rows)["trades"]) == ["t0", "t1", "t2"]
     for number in range(100, 5_000):
         at = T0 + number * S
-        feed.page(b"p", [trade(number, at)], at)
+        feed.tell(b"p", [trade(number, at)], at)
         feed.complete(at)
     assert len(feed._taken) <= 12
 
 
 def test_a_trade_from_the_future_does_not_hide_those_that_follow() -> None:
     feed, _ = listed()
-    feed.page(b"p", [trade(1, T0 + HOUR)], T0 + 60 * S)
+    feed.tell(b"p", [trade(1, T0 + HOUR)], T0 + 60 * S)
     feed.complete(T0 + 60 * S)
     assert feed.since_ns <= T0 + 60 * S
 
@@ -189,7 +234,7 @@ def test_an_unusable_trade_is_counted_once_with_itself_as_the_example() -> None:
     feed, rows = listed()
     for second in (1, 2):
         bad = Anomaly(AnomalyKind.MISSING_FIELD, "no trade_id", T0 + second * S, "", '{"ticker":"M"}')
-        feed.page(b"p", [bad], T0 + second * S)
+        feed.tell(b"p", [bad], T0 + second * S)
         feed.complete(T0 + second * S)
     feed.finish(T0 + 3 * S, "stopped")
     [session] = tables(rows)["capture_sessions"]
@@ -251,7 +296,7 @@ async def test_without_a_websocket_the_venue_is_polled_in_batches(lake: Lake) ->
     polling.answers = dict.fromkeys("LMN", A)
     now = int(time.time())
     polling.pages = [[["t2", "M", now], None], [["t1", "N", now], ["t0", "foreign", now]]]
-    venue = FakeVenue(streams=False, polling=polling)
+    venue = PolledVenue(polling)
     async with recording(fake_recorder(lake, venue, "L", "M", "N")) as running:
         await running.until(rows_of("quotes", 3))
         polling.answers["M"] = B
@@ -270,7 +315,10 @@ async def test_without_a_websocket_the_venue_is_polled_in_batches(lake: Lake) ->
     assert {
         row["source"] for name in ("quotes", "book_events", "trades", "raw_frames") for row in every(lake, name)
     } == {"rest"}
-    assert {(gap["cause"], gap["recovery"]) for gap in every(lake, "book_gaps")} == {("poll_failed", "rest_book")}
+    assert {(gap["cause"], gap["recovery"]) for gap in every(lake, "book_gaps")} == {
+        ("no_snapshot", "snapshot"),
+        ("poll_failed", "rest_book"),
+    }
     sessions = every(lake, "capture_sessions")
     assert sorted(row["markets"] for row in sessions) == [0, 1, 2]
     assert {row["stop_reason"] for row in sessions} == {"stopped"}
@@ -282,7 +330,7 @@ async def test_trades_are_asked_for_again_until_the_listing_is_complete(lake: La
     now = int(time.time())
     polling.pages = [[["t2", "M", now]], ["broken"]]
     began = time.time_ns()
-    async with recording(fake_recorder(lake, FakeVenue(streams=False, polling=polling), "M")) as running:
+    async with recording(fake_recorder(lake, PolledVenue(polling), "M")) as running:
         await running.until(rows_of("trades", 1))
         polling.pages = [[["t2", "M", now]], [["t1", "M", now - 1]]]
         await running.until(rows_of("trades", 2))
@@ -302,7 +350,7 @@ async def test_failures_in_a_row_and_retry_after_make_the_pauses_longer(
 
     polling = FakePolling()
     polling.error = TransientHttpError("GET", "/books", 429, "too many requests", None)
-    async with recording(fake_recorder(lake, FakeVenue(streams=False, polling=polling), "M")) as running:
+    async with recording(fake_recorder(lake, PolledVenue(polling), "M")) as running:
         monkeypatch.setattr("arb_pipeline.capture.polling.asyncio.sleep", sleep)
         await running.until(lambda status: status.venues["fake"].anomalies.get("venue_error", 0) >= 15)
         assert 20 < max(pauses) < 40
@@ -322,7 +370,7 @@ async def test_the_websocket_is_used_where_it_can_be(lake: Lake) -> None:
 
 
 async def test_nothing_to_poll_is_said(lake: Lake) -> None:
-    recorder = fake_recorder(lake, FakeVenue(streams=False, polling=FakePolling()))
+    recorder = fake_recorder(lake, PolledVenue())
     summary = await recorder.run(asyncio.Event())
     assert summary.stop_reason == "nothing_to_capture"
     assert "no market" in summary.venues["fake"].message
@@ -411,7 +459,8 @@ async def test_kalshi_without_a_key_ends_with_the_exchanges_books_and_trades(lak
     assert Counter(row["trade_id"] for row in trades) == Counter(traded)
     assert all(row["venue_ns"] is not None for row in trades)
     kalshi = running.summary.venues["kalshi"]
-    assert (kalshi.anomalies, kalshi.gaps, kalshi.coverage > 0.9) == ({}, 0, True)
+    assert (kalshi.anomalies, kalshi.coverage > 0.9) == ({}, True)
+    assert {row["cause"] for row in every(lake, "book_gaps")} == {"no_snapshot"}
     assert kalshi.message.startswith("polled over REST")
     quotes = sorted(every(lake, "quotes"), key=lambda row: (row["market_id"], row["recv_ns"]))
     tops = [(row["market_id"], row["bid"], row["bid_size"], row["ask"], row["ask_size"]) for row in quotes]
@@ -443,7 +492,7 @@ async def test_faults_of_rest_are_survived(lake: Lake, key: ThrowAwayKey, fault:
     kalshi = running.summary.venues["kalshi"]
     assert Counter(row["trade_id"] for row in every(lake, "trades")) == Counter(traded)
     assert (kalshi.anomalies.get("venue_error", 0) > 0) == fails
-    gaps = every(lake, "book_gaps")
+    gaps = [gap for gap in every(lake, "book_gaps") if gap["cause"] != "no_snapshot"]
     assert bool(gaps) == fails
     assert {(gap["cause"], gap["recovery"]) for gap in gaps} <= {("poll_failed", "rest_book")}
 
@@ -493,4 +542,5 @@ async def test_both_venues_one_polled_and_one_streamed(lake: Lake, key: ThrowAwa
     sources = {(row["venue"], row["source"]) for row in every(lake, "book_events")}
     assert sources == {("kalshi", "rest"), ("polymarket", "ws")}
     for venue in running.summary.venues.values():
-        assert (venue.anomalies, venue.gaps) == ({}, 0)
+        assert venue.anomalies == {}
+    assert {row["cause"] for row in every(lake, "book_gaps")} == {"no_snapshot"}

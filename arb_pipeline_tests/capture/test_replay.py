@@ -253,7 +253,7 @@ def _number(value: Decimal | None, unit: int) -> str:
     return "-" if value is None else str(int(value * unit))
 
 
-def _quotes_digest(rows: Sequence[dict[str, Any]]) -> tuple[int, str]:
+def quotes_digest(rows: Sequence[dict[str, Any]]) -> tuple[int, str]:
     """As the recordings' README defines it: consecutive distinct quotes from the first snapshot on."""
     lines = [
         " ".join(
@@ -270,7 +270,7 @@ def _quotes_digest(rows: Sequence[dict[str, Any]]) -> tuple[int, str]:
     return len(distinct), hashlib.sha256("".join(line + "\n" for line in distinct).encode()).hexdigest()
 
 
-def _book_digest(book: tuple[dict[Decimal, Decimal], dict[Decimal, Decimal]]) -> str:
+def book_digest(book: tuple[dict[Decimal, Decimal], dict[Decimal, Decimal]]) -> str:
     bids, asks = book
     lines = [f"bid {int(p * 10_000)} {int(s * 100)}" for p, s in sorted(bids.items(), reverse=True)]
     lines += [f"ask {int(p * 10_000)} {int(s * 100)}" for p, s in sorted(asks.items())]
@@ -285,11 +285,11 @@ def test_real_frames_give_the_known_quotes_and_books(recordings: Path, lake: Lak
     books = fold(events)
     for market, told in expected["markets"].items():
         own = sorted((q for q in quotes if q["market_id"] == market), key=lambda q: (q["recv_ns"], q["ordinal"]))
-        changes, digest = _quotes_digest(own)
+        changes, digest = quotes_digest(own)
         assert digest == told["quotes_sha256"]
         assert changes == told["top_changes"]
         assert len(books[market][0]) + len(books[market][1]) == told["levels"]
-        assert _book_digest(books[market]) == told["sha256"]
+        assert book_digest(books[market]) == told["sha256"]
         assert sum(t["market_id"] == market for t in trades) == told["trades"]
     assert summary.venues["kalshi"].anomalies.get("seq_gap", 0) == expected["seq_gaps"]
     assert every(lake, "book_gaps") == []

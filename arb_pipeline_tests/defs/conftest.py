@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def exchange_in_thread(seed: int = 7) -> "Iterator[Exchange]":
-    """A generated market, served until the context ends."""
+def exchange_in_thread(seed: int = 7, rate: float = 60.0) -> "Iterator[Exchange]":
+    """A generated market of so many frames a second, served until the context ends."""
     from arb_pipeline.exchange import GeneratedSource, start
 
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="exchange")
     thread.start()
     try:
-        exchange = asyncio.run_coroutine_threadsafe(start(GeneratedSource(seed=seed)), loop).result(60)
+        exchange = asyncio.run_coroutine_threadsafe(start(GeneratedSource(seed=seed, rate=rate)), loop).result(60)
         try:
             yield exchange
         finally:

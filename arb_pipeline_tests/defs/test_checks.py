@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arb_pipeline.clock import ns_from_datetime
-from arb_pipeline.defs.checks import gap_share, gap_share_of, in_order, keys_unique, not_crossed, not_empty, one_to_one
+from arb_pipeline.defs.checks import (
+    connected_share_of,
+    gap_share,
+    gap_share_of,
+    in_order,
+    keys_unique,
+    not_crossed,
+    not_empty,
+    one_to_one,
+)
 from arb_pipeline.tables import table
 
 KEY = dg.AssetKey(["kalshi", "quotes"])
@@ -150,3 +159,13 @@ def test_a_market_in_two_accepted_pairs_is_a_conflict() -> None:
     assert one_to_one(KEY, _matches(first, ("K1", "P2", "equivalent", "review"))).passed
     assert one_to_one(KEY, _matches(first, ("K1", "P2", "related", "approved"))).passed
     assert one_to_one(KEY, _matches()).passed
+
+
+def test_the_connected_share_of_an_hour_counts_overlaps_once_and_what_is_outside_not_at_all() -> None:
+    def at(minutes: float) -> datetime:
+        return START + timedelta(minutes=minutes)
+
+    spans = [(at(-5), at(15)), (at(10), at(30)), (at(45), None), (at(90), at(95))]
+    sessions = pa.table({"started_at": [one for one, _ in spans], "ended_at": [other for _, other in spans]})
+    assert connected_share_of(sessions, START, START + timedelta(hours=1)) == pytest.approx(0.75)
+    assert connected_share_of(sessions.slice(0, 0), START, START + timedelta(hours=1)) == 0.0

@@ -9,18 +9,20 @@ import pytest
 from arb_pipeline.capture.listeners import ListenerError
 from arb_pipeline.definitions import build
 from arb_pipeline.defs import automation
-from arb_pipeline.defs.automation import ANALYSIS_JOB, DISCOVERY_JOB, REPORT_JOB, SENSOR
+from arb_pipeline.defs.automation import ANALYSIS_JOB, CANDLES_JOB, DISCOVERY_JOB, REPORT_JOB, SENSOR
 from arb_pipeline.defs.capture.supervision import CAPTURE_JOB, PARTITION_TAG, ROLE_TAG, SHARD_TAG
 from arb_pipeline.defs.describe import asset_key, exchange_tags
 from arb_pipeline.defs.discovery.assets import VENUES
-from arb_pipeline.defs.partitions import partition_key
+from arb_pipeline.defs.market_data.trades import BACKFILL_TRADES_JOB
+from arb_pipeline.defs.partitions import DAILY, partition_key
 from arb_pipeline.settings import Settings
 from arb_pipeline.tables import TABLES
 from arb_pipeline.venues import VENUES as REGISTRY
 
 PER_VENUE = {
     "events", "markets", "market_history",
-    "raw_frames", "book_events", "quotes", "trades", "tickers", "book_gaps", "capture_sessions",
+    "raw_frames", "book_events", "quotes", "trades", "tickers", "book_gaps", "capture_sessions", "account_events",
+    "candles",
 }  # fmt: skip
 ACROSS = {
     "events", "markets", "market_matches", "match_review", "spreads", "opportunities", "rejections", "arbitrage_report",
@@ -80,7 +82,10 @@ def test_jobs_name_their_assets(definitions: dg.Definitions) -> None:
 
     discovered = {"events", "markets", "market_history"}
     assert keys(DISCOVERY_JOB) == {asset_key(name, venue) for venue in VENUES for name in discovered}
-    assert keys(CAPTURE_JOB) == {asset_key(name, venue) for venue in VENUES for name in PER_VENUE - discovered}
+    assert keys(CAPTURE_JOB) == {
+        asset_key(name, venue) for venue in VENUES for name in PER_VENUE - discovered - {"candles"}
+    }
+    assert keys(CANDLES_JOB) == {asset_key("candles", venue) for venue in VENUES}
     assert keys(ANALYSIS_JOB) == {asset_key(name) for name in ACROSS}
     assert keys(REPORT_JOB) == {asset_key("arbitrage_report")}
 
@@ -109,7 +114,7 @@ def test_rest_assets_retry_and_hold_their_venues_pool(definitions: dg.Definition
 def test_nothing_that_dials_is_on_by_itself(definitions: dg.Definitions) -> None:
     repository = definitions.get_repository_def()
     assert {schedule.name: schedule.default_status for schedule in repository.schedule_defs} == dict.fromkeys(
-        ("discover_daily", "discover_hourly", "report_daily"), dg.DefaultScheduleStatus.STOPPED
+        ("candles_daily", "discover_daily", "discover_hourly", "report_daily"), dg.DefaultScheduleStatus.STOPPED
     )
     assert {sensor.name: sensor.default_status for sensor in repository.sensor_defs} == {
         SENSOR: dg.DefaultSensorStatus.STOPPED,
@@ -118,12 +123,33 @@ def test_nothing_that_dials_is_on_by_itself(definitions: dg.Definitions) -> None
     }
 
 
+def test_the_candles_of_a_day_are_made_when_it_is_over(definitions: dg.Definitions) -> None:
+    schedule = definitions.resolve_schedule_def("candles_daily")
+    at = datetime(2026, 7, 2, 0, 30, tzinfo=UTC)
+    with dg.build_schedule_context(
+        scheduled_execution_time=at, repository_def=definitions.get_repository_def()
+    ) as context:
+        (request,) = schedule.evaluate_tick(context).run_requests or []
+    assert request.partition_key == "2026-07-01"
+    assert definitions.resolve_job_def(CANDLES_JOB).partitions_def == DAILY
+
+
+def test_backfills_hold_their_venues_pool(definitions: dg.Definitions) -> None:
+    held = {node.name: node.definition for job in (CANDLES_JOB, BACKFILL_TRADES_JOB)
+            for node in definitions.resolve_job_def(job).nodes}  # fmt: skip
+    assert {name: op.pools for name, op in held.items() if isinstance(op, dg.OpDefinition)} == {
+        "kalshi_candles": {"kalshi_api"},
+        "polymarket_candles": {"polymarket_api"},
+        "backfill_trades": {"kalshi_api"},
+    }
+
+
 def test_the_local_exchanges_name_is_on_every_asset_and_job() -> None:
     definitions = build(Settings(exchange_name="Local exchange (seed 7)"))
     tag = exchange_tags("Local exchange (seed 7)")
     assert tag == {"arb/exchange": "Local-exchange-seed-7"}
     assert all(tag.items() <= spec.tags.items() for spec in definitions.resolve_all_asset_specs())
-    for job in (DISCOVERY_JOB, CAPTURE_JOB, ANALYSIS_JOB, REPORT_JOB):
+    for job in (DISCOVERY_JOB, CAPTURE_JOB, CANDLES_JOB, BACKFILL_TRADES_JOB, ANALYSIS_JOB, REPORT_JOB):
         assert tag.items() <= definitions.resolve_job_def(job).tags.items()
     assert exchange_tags("") == {}
 
@@ -183,6 +209,20 @@ def test_the_sensor_asks_for_the_hour_of_the_shifted_clock(instance: dg.DagsterI
     assert request.tags[SHARD_TAG] == "0/1"
     config = dg.validate_run_config(definitions.resolve_job_def(CAPTURE_JOB), dict(request.run_config))
     assert config["ops"]["capture"]["config"]["shards"] == 1
+
+
+def test_each_shard_gets_a_run_with_its_part_of_the_markets(instance: dg.DagsterInstance) -> None:
+    middle = datetime(2026, 2, 3, 4, 30, tzinfo=UTC)
+    settings = Settings(clock_offset=(middle - datetime.now(UTC)).total_seconds(), capture_shards=2)
+    definitions = build(settings)
+    _discovered(instance)
+    requests = _tick(definitions, instance).run_requests or []
+    told = {
+        request.tags[SHARD_TAG]: (config["shard"], config["shards"])
+        for request in requests
+        for config in [request.run_config["ops"]["capture"]["config"]]
+    }
+    assert told == {"0/2": (0, 2), "1/2": (1, 2)}
 
 
 def test_a_live_capture_is_not_doubled(instance: dg.DagsterInstance) -> None:

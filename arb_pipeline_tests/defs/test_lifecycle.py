@@ -10,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from arb_pipeline.defs.capture.lifecycle import HEARTBEAT_TAG, Lease, StopSwitch
+from arb_pipeline.defs.capture.lifecycle import HEARTBEAT_TAG, Heartbeat, Lease, StopSwitch
 
 _CAPTURE = """
 import asyncio, pathlib, sys
@@ -18,7 +18,7 @@ from arb_pipeline.defs.capture.lifecycle import StopSwitch
 
 async def main(path):
     rows = []
-    with StopSwitch(asyncio.get_running_loop()) as stop:
+    with StopSwitch(asyncio.get_running_loop(), hang_s=60) as stop:
         print("ready", flush=True)
         while not stop.event.is_set():
             rows.append("row")          # busy: the loop hardly ever sleeps
@@ -43,7 +43,7 @@ def test_a_signal_ends_a_busy_capture_with_everything_flushed(tmp_path: Path, nu
 
 
 async def test_a_second_signal_breaks_a_call_that_blocks() -> None:
-    with StopSwitch(asyncio.get_running_loop()) as stop:
+    with StopSwitch(asyncio.get_running_loop(), hang_s=60) as stop:
         os.kill(os.getpid(), signal.SIGINT)
         await asyncio.wait_for(stop.event.wait(), 5)
         with pytest.raises(dg.DagsterExecutionInterruptedError):
@@ -52,7 +52,7 @@ async def test_a_second_signal_breaks_a_call_that_blocks() -> None:
 
 async def test_handlers_are_put_back() -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with StopSwitch(asyncio.get_running_loop()):
+    with StopSwitch(asyncio.get_running_loop(), hang_s=60):
         assert signal.getsignal(signal.SIGINT) != before[0]
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
@@ -82,7 +82,7 @@ async def test_a_loop_that_beats_is_left_alone() -> None:
 
 def test_outside_the_main_thread_the_event_still_works() -> None:
     async def main() -> bool:
-        with StopSwitch(asyncio.get_running_loop()) as stop:
+        with StopSwitch(asyncio.get_running_loop(), hang_s=60) as stop:
             stop.event.set()
             return stop.event.is_set()
 
@@ -112,3 +112,58 @@ def test_a_lease_beats_without_events_and_is_lost_when_the_run_is_given_up() -> 
         assert lease.cancelled()
         instance.report_run_failed(run)
         assert not lease.held()
+
+
+def _run_of(instance: dg.DagsterInstance) -> dg.DagsterRun:
+    return instance.create_run_for_job(dg.GraphDefinition("some_job").to_job(), status=dg.DagsterRunStatus.STARTED)
+
+
+def test_a_heartbeat_goes_on_while_the_main_thread_works_and_carries_notes() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = _run_of(instance)
+        beats: list[float] = []
+        third = threading.Event()
+
+        def wall() -> float:
+            beats.append(len(beats))
+            if len(beats) == 3:
+                third.set()
+            return beats[-1]
+
+        with Heartbeat(Lease(instance, run.run_id, wall), 0.01, on_error=pytest.fail) as heartbeat:
+            assert third.wait(10)  # the main thread does nothing for it
+            heartbeat.notes = {"arb/progress/kalshi": "12 frames"}
+        told = instance.get_run_by_id(run.run_id)
+        assert told is not None
+        assert told.tags["arb/progress/kalshi"] == "12 frames"  # the last beat brings the last notes
+        assert float(told.tags[HEARTBEAT_TAG]) == beats[-1]
+
+
+def test_an_outage_of_the_storage_is_told_once_and_survived() -> None:
+    class Broken:
+        calls = 0
+
+        def add_run_tags(self, run_id: str, tags: dict[str, str]) -> None:
+            Broken.calls += 1
+            if Broken.calls < 4:
+                raise OSError("database is locked")
+            recovered.set()
+
+    recovered = threading.Event()
+    told: list[str] = []
+    lease = Lease(Broken(), "run")  # type: ignore[arg-type]
+    with Heartbeat(lease, 0.01, on_error=told.append):
+        assert recovered.wait(10)
+    assert told == ["heartbeat not written: database is locked"]
+
+
+def test_threads_do_not_lose_each_others_tags() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = _run_of(instance)
+        lease = Lease(instance, run.run_id)
+        with Heartbeat(lease, 0.0, on_error=pytest.fail):
+            for number in range(50):
+                lease.tag({f"arb/{number}": "set"})
+        told = instance.get_run_by_id(run.run_id)
+        assert told is not None
+        assert {f"arb/{number}" for number in range(50)} <= set(told.tags)

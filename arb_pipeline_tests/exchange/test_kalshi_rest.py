@@ -1,4 +1,4 @@
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -148,6 +148,14 @@ async def test_account_calls_are_signed_without_their_query(
     bad = await http.get(url, headers=kalshi_headers(still, "GET", url + "?limit=5"))
     assert bad.status_code == 401
     assert bad.json() == {"error": {"code": "token_authentication_failure", "message": "token authentication failure"}}
+
+
+async def test_the_archive_begins_three_months_ago_and_is_empty(http: httpx.AsyncClient) -> None:
+    cutoff = (await http.get(f"{REST}/historical/cutoff")).json()
+    age = datetime.now(UTC) - datetime.fromisoformat(cutoff["trades_created_ts"])
+    assert age.days == 90
+    assert cutoff["market_settled_ts"] == cutoff["trades_created_ts"]
+    assert (await http.get(f"{REST}/historical/trades")).json() == {"trades": [], "cursor": ""}
 
 
 async def test_trades_are_newest_first_and_pageable() -> None:

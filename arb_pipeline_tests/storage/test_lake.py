@@ -133,6 +133,34 @@ def test_a_trade_received_twice_counts_once_by_its_earliest_reception(lake: Lake
     assert lake.read("trades")["ordinal"].to_pylist() == [20, 40]
 
 
+def test_of_a_trade_pushed_and_asked_for_the_pushed_one_stays_though_it_came_later(lake: Lake) -> None:
+    asked = trades([("t1", 2, 20, "0.5"), ("t2", 2, 21, "0.6")], connection="asked")
+    asked = asked.set_column(asked.column_names.index("source"), "source", pa.array(["rest", "rest"]))
+    asked = asked.set_column(asked.column_names.index("venue_ns"), "venue_ns", pa.array([START + 1, START + 1]))
+    lake.write_part("trades", TWENTY, asked, "a")
+    lake.write_part("trades", TWENTY, trades([("t1", 3, 30, "0.5")]), "b")
+    found = lake.compact("trades", TWENTY)
+    assert (found.rows, found.dropped, found.conflicts) == (2, 1, 0)
+    assert lake.read("trades").select(["trade_id", "source", "ordinal"]).to_pylist() == [
+        {"trade_id": "t2", "source": "rest", "ordinal": 21},
+        {"trade_id": "t1", "source": "ws", "ordinal": 30},
+    ]
+
+
+def test_an_update_sees_all_parts_and_leaves_one_file(lake: Lake) -> None:
+    lake.write_part("trades", TWENTY, trades([("t1", 3, 30, "0.5")]), "a")
+    lake.write_part("trades", TWENTY, trades([("t2", 4, 40, "0.6")]), "b")
+    found = lake.update("trades", TWENTY, lambda held: pa.concat_tables([held, trades([("t3", 5, 50, "0.7")])]))
+    assert (found.rows, found.dropped, found.conflicts) == (3, 0, 0)
+    assert lake.read("trades")["trade_id"].to_pylist() == ["t1", "t2", "t3"]
+    assert len(lake.files("trades")) == 1
+    with pytest.raises(LakeError, match="beyond"):
+        lake.update("trades", TWENTY, lambda held: trades([("t9", 3_600, 1, "0.5")]))
+    assert lake.read("trades").num_rows == 3
+    assert lake.update("trades", TWENTY_ONE, lambda held: held).rows == 0
+    assert lake.partitions("trades") == [TWENTY]
+
+
 def test_rows_of_one_key_and_two_contents_are_kept_and_counted(lake: Lake) -> None:
     lake.write_part("trades", TWENTY, trades([("t1", 3, 30, "0.5")]), "a")
     lake.write_part("trades", TWENTY, trades([("t1", 3, 31, "0.7")]), "b")

@@ -3,21 +3,32 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field
 
-from arb_pipeline.defs.capture.lifecycle import LIVE, Lease, StopSwitch
+from arb_pipeline.defs.capture.lifecycle import LIVE, Heartbeat, Lease, StopSwitch
 from arb_pipeline.defs.capture.supervision import (
-    BEAT_S,
     CAPTURE_JOB,
     ENDED_TAG,
     PARTITION_TAG,
+    PROGRESS_TAG,
+    SHARD_TAG,
+    rival,
+    shard_label,
 )
-from arb_pipeline.defs.checks import check_spec, gap_share, in_order, keys_unique, not_crossed
+from arb_pipeline.defs.checks import (
+    check_spec,
+    connected_share_of,
+    gap_share,
+    gap_share_of,
+    in_order,
+    keys_unique,
+    not_crossed,
+)
 from arb_pipeline.defs.describe import (
     Metadata,
     asset_key,
@@ -30,12 +41,15 @@ from arb_pipeline.defs.describe import (
 from arb_pipeline.defs.discovery.assets import VENUES
 from arb_pipeline.defs.partitions import HOUR, HOURLY, hour_start
 from arb_pipeline.defs.resources import Pipeline
+from arb_pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from arb_pipeline.capture.summary import CaptureStatus, CaptureSummary, VenueSummary
     from arb_pipeline.storage.lake import Lake
 
 __all__ = ["CAPTURED", "CaptureConfig", "capture_assets"]
+
+_ACCOUNT = "account_events"
 
 CAPTURED = {
     "raw_frames": "capture",
@@ -45,11 +59,17 @@ CAPTURED = {
     "quotes": "market_data",
     "trades": "market_data",
     "tickers": "market_data",
+    _ACCOUNT: "capture",
 }
 """Table to the group that it is shown in."""
 
 _LATE = timedelta(hours=3)
 _OBSERVE_EVERY_S = 300.0
+_TURN_S = 1.0
+_BEATS_PER_LEASE = 6
+_HANG_SHARE = 0.8
+"""Share of the lease after which a capture whose loop hangs ends itself: before another one has its place."""
+_NOTE_LENGTH = 200
 _CHECKS = {
     "quotes": ("keys_unique", "in_order", "not_crossed"),
     "trades": ("keys_unique", "in_order"),
@@ -97,28 +117,48 @@ def capture_assets(tags: dict[str, str]) -> dg.AssetsDefinition:
     def capture(
         context: dg.AssetExecutionContext, config: CaptureConfig, pipeline: dg.ResourceParam[Pipeline]
     ) -> Iterator[dg.MaterializeResult[None]]:
-        window = _window(context.partition_key, pipeline.settings.clock.now())
+        settings = pipeline.settings
+        window = _window(context.partition_key, settings.clock.now())
         lease = Lease(context.instance, context.run.run_id)
-        summary = asyncio.run(_record(context, config, pipeline, window, lease))
-        cancelled = lease.cancelled()
-        if not cancelled and not lease.held():
-            raise dg.Failure("the run was given up while it captured; another run has its place", allow_retries=False)
-        if _last_shard(context, config):
-            for result in _results(context, pipeline, window, summary):
+        with Heartbeat(lease, settings.capture_lease_s / _BEATS_PER_LEASE, context.log.warning) as heartbeat:
+            _claim(context, config, settings, lease)
+            summary, known = asyncio.run(_record(context, config, pipeline, window, lease=lease, heartbeat=heartbeat))
+            cancelled = lease.cancelled()
+            if not cancelled and not lease.held():
+                raise dg.Failure(
+                    "the run was given up while it captured; another run has its place", allow_retries=False
+                )
+            heartbeat.notes = _notes(summary.venues)
+            begun = summary.ended_at > window[0]  # else it was stopped while it warmed up
+            if begun and _last_shard(context, config, lease):
+                hour = _Hour(pipeline, window, known, (summary.started_at, summary.ended_at))
                 if cancelled:
                     # An interrupted step reports no results of its own; what was captured is in the lake all the same.
-                    assert result.asset_key is not None
-                    context.log_event(
-                        dg.AssetMaterialization(
-                            result.asset_key, metadata=result.metadata, partition=context.partition_key
+                    for key, metadata in hour.figures(summary.venues, context.selected_asset_keys, summary.stop_reason):
+                        context.log_event(
+                            dg.AssetMaterialization(key, metadata=metadata, partition=context.partition_key)
                         )
-                    )
                 else:
-                    yield result
-        if cancelled:
-            raise dg.DagsterExecutionInterruptedError
+                    yield from _results(context, hour, summary)
+            if cancelled:
+                raise dg.DagsterExecutionInterruptedError
 
     return capture
+
+
+def _claim(context: dg.AssetExecutionContext, config: CaptureConfig, settings: Settings, lease: Lease) -> None:
+    """Say which shard the run captures, and leave it to the run that captures it already, if there is one.
+
+    Raises:
+        dagster.Failure: if there is one.
+    """
+    lease.tag({SHARD_TAG: shard_label(config.shard, config.shards)})
+    if (other := rival(context.instance, context.run.run_id, settings)) is not None:
+        raise dg.Failure(
+            f"run {other} captures these markets of hour {context.partition_key} already: terminate it first, or give "
+            "the runs different shards of the same number of shards",
+            allow_retries=False,
+        )
 
 
 def _window(key: str, now: datetime) -> tuple[datetime, datetime]:
@@ -143,24 +183,31 @@ async def _record(
     config: CaptureConfig,
     pipeline: Pipeline,
     window: tuple[datetime, datetime],
+    *,
     lease: Lease,
-) -> "CaptureSummary":
+    heartbeat: Heartbeat,
+) -> "tuple[CaptureSummary, dict[str, int]]":
     """Capture until the window ends, somebody asks for the end, or the run is given up.
 
-    Whatever waits for a disk or for Dagster's storage runs in a thread: the loop belongs to the sockets.
+    Whatever waits for a disk or for Dagster's storage runs in a thread: the loop belongs to the sockets. Beside the
+    summary it returns how many markets all shards together capture, by venue.
     """
+    from arb_pipeline.capture.monitor import CaptureMonitor
     from arb_pipeline.capture.recorder import Recorder
-    from arb_pipeline.pipeline import universe
+    from arb_pipeline.logs import configure_logging
+    from arb_pipeline.universe import Following, universe
 
     settings = pipeline.settings
+    configure_logging(settings, package_only=True)
     if config.max_seconds is not None:
         settings = settings.model_copy(update={"max_seconds": config.max_seconds})
-    with StopSwitch(asyncio.get_running_loop()) as stop:
-        beating = asyncio.create_task(_beat(stop, lease, context.log))
+    with StopSwitch(asyncio.get_running_loop(), hang_s=_HANG_SHARE * settings.capture_lease_s) as stop:
+        turning = asyncio.create_task(_turn(stop))
         try:
             markets = await asyncio.to_thread(universe, settings, pipeline.lake)
-            for venue, chosen in markets.items():
-                context.log.info("%s: %d markets to capture", venue, len(chosen))
+            known = {venue: len(chosen) for venue, chosen in markets.items()}
+            for venue, number in known.items():
+                context.log.info("%s: %d markets to capture", venue, number)
             recorder = Recorder(
                 settings,
                 pipeline.lake,
@@ -169,26 +216,32 @@ async def _record(
                 markets,
                 window=window,
                 shard=(config.shard, config.shards),
+                universe=Following(settings, pipeline.lake, markets),
             )
-            return await recorder.run(
-                stop.event, _Observer(context).observe, lambda: asyncio.to_thread(_still_mine, lease, context.log)
-            )
+            progress = _Progress(context, pipeline, window, known, heartbeat, reports=config.shard == 0)
+            shard = (config.shard, config.shards)
+            with CaptureMonitor(settings, pipeline.lake, context.run.run_id, markets, shard=shard) as monitor:
+
+                async def show(status: "CaptureStatus") -> None:
+                    await monitor.observe(status)
+                    await progress.show(status)
+
+                summary = await recorder.run(
+                    stop.event, show, lambda: asyncio.to_thread(_still_mine, lease, context.log)
+                )
+                monitor.finished(summary)
+            return summary, known
         finally:
-            beating.cancel()
+            turning.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await beating
+                await turning
 
 
-async def _beat(stop: StopSwitch, lease: Lease, log: dg.DagsterLogManager) -> None:
-    """Show, until cancelled, that the loop turns: to the watchdog in this process and to the sensor outside."""
+async def _turn(stop: StopSwitch) -> None:
+    """Show the watchdog, until cancelled, that the loop turns."""
     while True:
         stop.beat()
-        try:
-            await asyncio.to_thread(lease.renew)
-        except Exception as error:
-            # A capture outlives an outage of Dagster's storage.
-            log.warning("heartbeat not written: %s", error)
-        await asyncio.sleep(BEAT_S)
+        await asyncio.sleep(_TURN_S)
 
 
 def _still_mine(lease: Lease, log: dg.DagsterLogManager) -> bool:
@@ -200,29 +253,78 @@ def _still_mine(lease: Lease, log: dg.DagsterLogManager) -> bool:
         return True
 
 
-class _Observer:
-    """Progress as asset observations: the first after the first flush, then one every few minutes."""
+class _Progress:
+    """What a running capture shows: its newest figures as run tags, and now and then events of its assets.
 
-    def __init__(self, context: dg.AssetExecutionContext) -> None:
+    Tags are overwritten. Events stay for ever, so there are few: an observation of each venue after the first flush
+    and every few minutes, and at each checkpoint a materialisation of each table, which starts what depends on it.
+    """
+
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext,
+        pipeline: Pipeline,
+        window: tuple[datetime, datetime],
+        known: Mapping[str, int],
+        heartbeat: Heartbeat,
+        *,
+        reports: bool,
+    ) -> None:
         self._context = context
-        self._next = 0.0
+        self._pipeline = pipeline
+        self._window = window
+        self._known = known
+        self._heartbeat = heartbeat
+        self._reports = reports
+        self._started_at = pipeline.settings.clock.now()
+        self._next_observation = 0.0
+        self._next_checkpoint = time.monotonic() + pipeline.settings.capture_checkpoint_s
 
-    async def observe(self, status: "CaptureStatus") -> None:
-        """Log where the capture stands, if it is time."""
+    async def show(self, status: "CaptureStatus") -> None:
+        """Show where the capture stands."""
+        self._heartbeat.notes = _notes(status.venues)
         now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + _OBSERVE_EVERY_S
+        if now >= self._next_observation:
+            self._next_observation = now + _OBSERVE_EVERY_S
+            await asyncio.to_thread(self._observe, status)
+        if now >= self._next_checkpoint and self._pipeline.settings.clock.now() >= self._window[0]:
+            self._next_checkpoint = now + self._pipeline.settings.capture_checkpoint_s
+            if self._reports:
+                await asyncio.to_thread(self._checkpoint, status)
+
+    def _observe(self, status: "CaptureStatus") -> None:
         for venue, figures in status.venues.items():
             observation = dg.AssetObservation(
                 asset_key("raw_frames", venue),
                 partition=self._context.partition_key,
                 metadata={"elapsed_s": status.elapsed_s, **_figures(figures)},
             )
-            await asyncio.to_thread(self._context.log_event, observation)
+            self._context.log_event(observation)
+
+    def _checkpoint(self, status: "CaptureStatus") -> None:
+        """Report the hour as far as it has gone, by what all shards have written."""
+        now = self._pipeline.settings.clock.now()
+        hour = _Hour(self._pipeline, self._window, self._known, (self._started_at, now))
+        for key, metadata in hour.figures(status.venues, self._context.selected_asset_keys, "still running"):
+            self._context.log_event(
+                dg.AssetMaterialization(key, metadata=metadata, partition=self._context.partition_key)
+            )
 
 
-def _last_shard(context: dg.AssetExecutionContext, config: CaptureConfig) -> bool:
+def _notes(venues: "Mapping[str, VenueSummary]") -> dict[str, str]:
+    """A run tag for each venue: its part in a line for people."""
+    notes = {}
+    for name, venue in venues.items():
+        lag = "unknown" if venue.lag_p99_ms is None else f"{venue.lag_p99_ms:.0f} ms"
+        told = (
+            f"{venue.frames} frames, {sum(venue.rows.values())} rows of {venue.markets} markets; lag p99 {lag}; "
+            f"{venue.gaps} gaps ({venue.gap_seconds:.1f} s); {venue.reconnects} reconnects"
+        )
+        notes[f"{PROGRESS_TAG}/{name}"] = (f"{told}; {venue.message}" if venue.message else told)[:_NOTE_LENGTH]
+    return notes
+
+
+def _last_shard(context: dg.AssetExecutionContext, config: CaptureConfig, lease: Lease) -> bool:
     """Whether every other shard of the hour has written its last row, so that the hour is complete.
 
     Each run first says that it ended and then looks, so that of two that end together at least one sees both.
@@ -230,44 +332,89 @@ def _last_shard(context: dg.AssetExecutionContext, config: CaptureConfig) -> boo
     if config.shards == 1:
         return True
     instance, own = context.instance, context.run.run_id
-    instance.add_run_tags(own, {ENDED_TAG: "true"})
+    lease.tag({ENDED_TAG: "true"})
     same_hour = dg.RunsFilter(job_name=CAPTURE_JOB, statuses=list(LIVE), tags={PARTITION_TAG: context.partition_key})
     return all(run.run_id == own or run.tags.get(ENDED_TAG) == "true" for run in instance.get_runs(same_hour))
 
 
+class _Hour:
+    """What the lake holds of the hour, whoever wrote it.
+
+    Args:
+        known: markets of all shards, by venue.
+        interval: when the run captured.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        window: tuple[datetime, datetime],
+        known: Mapping[str, int],
+        interval: tuple[datetime, datetime],
+    ) -> None:
+        self.pipeline = pipeline
+        self.lake = pipeline.lake
+        self.window = window
+        self._known = known
+        start = max(window[0], interval[0])
+        self.captured = start, max(start, min(window[1], interval[1]))
+
+    def figures(
+        self, venues: "Mapping[str, VenueSummary]", selected: Collection[dg.AssetKey], stop_reason: str
+    ) -> Iterator[tuple[dg.AssetKey, Metadata]]:
+        """Row counts of each table, beside the run's figures of its venue."""
+        for venue, told in venues.items():
+            shares = self._shares(venue, told)
+            for name in CAPTURED:
+                if name == _ACCOUNT and not self.pipeline.settings.account:
+                    continue
+                if (key := asset_key(name, venue)) in selected:
+                    yield (
+                        key,
+                        {
+                            **_table_figures(self.lake, name, venue, self.window),
+                            **_figures(told),
+                            **shares,
+                            "stop_reason": dg.MetadataValue.text(stop_reason),
+                        },
+                    )
+
+    def markets(self, venue: "VenueSummary") -> int:
+        """Markets that all shards together capture; none where the venue is not captured."""
+        return self._known[venue.venue] if venue.markets else 0
+
+    def _shares(self, venue: str, told: "VenueSummary") -> Metadata:
+        gaps = self.lake.read("book_gaps", *self.captured, venue)
+        sessions = self.lake.read("capture_sessions", *self.window, venue, columns=["started_at", "ended_at"])
+        return {
+            "gap_share": dg.MetadataValue.float(gap_share_of(gaps, self.markets(told), *self.captured)),
+            "hour_connected_share": dg.MetadataValue.float(connected_share_of(sessions, *self.window)),
+        }
+
+
 def _results(
-    context: dg.AssetExecutionContext,
-    pipeline: Pipeline,
-    window: tuple[datetime, datetime],
-    summary: "CaptureSummary",
+    context: dg.AssetExecutionContext, hour: _Hour, summary: "CaptureSummary"
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """What the hour holds now, by table, whoever wrote it; and what this run has to say of itself."""
+    """What the hour holds now, by table, with checks; and what this run has to say of itself."""
     from arb_pipeline.storage.lake import Partition
 
-    lake = pipeline.lake
     if summary.stop_reason != "stopped":
         for leftover in summary.uncompacted:
             name, _, path = leftover.partition("/")
-            lake.compact(name, Partition.parse(path))
+            hour.lake.compact(name, Partition.parse(path))
     for venue, figures in summary.venues.items():
         if figures.message:
             context.log.warning("%s: %s", venue, figures.message)
         for kind, count in figures.anomalies.items():
             context.log.warning("%s: %s x %d, for example %s", venue, kind, count, figures.examples.get(kind))
-        for name in CAPTURED:
-            key = asset_key(name, venue)
-            if key not in context.selected_asset_keys:
-                continue
-            yield dg.MaterializeResult(
-                asset_key=key,
-                metadata={
-                    **_table_figures(lake, name, venue, window),
-                    **_figures(figures),
-                    "stop_reason": summary.stop_reason,
-                },
-                check_results=_check(lake, name, venue, window, summary),
-                tags=exchange_tags(pipeline.settings.exchange_name),
-            )
+    for key, metadata in hour.figures(summary.venues, context.selected_asset_keys, summary.stop_reason):
+        venue, name = key.path
+        yield dg.MaterializeResult(
+            asset_key=key,
+            metadata=metadata,
+            check_results=_check(hour, name, summary.venues[venue]),
+            tags=exchange_tags(hour.pipeline.settings.exchange_name),
+        )
 
 
 def _table_figures(lake: "Lake", name: str, venue: str, window: tuple[datetime, datetime]) -> Metadata:
@@ -300,18 +447,17 @@ def _figures(venue: "VenueSummary") -> Metadata:
     return figures
 
 
-def _check(
-    lake: "Lake", name: str, venue: str, window: tuple[datetime, datetime], summary: "CaptureSummary"
-) -> list[dg.AssetCheckResult]:
-    key = asset_key(name, venue)
+def _check(hour: _Hour, name: str, venue: "VenueSummary") -> list[dg.AssetCheckResult]:
+    lake, key = hour.lake, asset_key(name, venue.venue)
     if name == "quotes":
         columns = ["connection_id", "ordinal", "recv_ns", "bid", "ask", "in_sync"]
-        rows = lake.read(name, *window, venue, columns=columns)
+        rows = lake.read(name, *hour.window, venue.venue, columns=columns)
         return [keys_unique(key, rows, name), in_order(key, rows), not_crossed(key, rows)]
     if name == "trades":
-        rows = lake.read(name, *window, venue, columns=["market_id", "trade_id", "connection_id", "ordinal", "recv_ns"])
+        columns = ["market_id", "trade_id", "connection_id", "ordinal", "recv_ns"]
+        rows = lake.read(name, *hour.window, venue.venue, columns=columns)
         return [keys_unique(key, rows, name), in_order(key, rows)]
     if name == "book_gaps":
-        start, end = max(window[0], summary.started_at), min(window[1], summary.ended_at)
-        return [gap_share(key, lake.read(name, start, end, venue), summary.venues[venue].markets, start, end)]
+        gaps = lake.read(name, *hour.captured, venue.venue)
+        return [gap_share(key, gaps, hour.markets(venue), *hour.captured)]
     return []

@@ -5,14 +5,16 @@ from datetime import datetime
 
 from arb_pipeline.model import Event, Market, MarketFacts
 from arb_pipeline.settings import Settings
-from arb_pipeline.venues.base import Credentials, Polling, Progress, VenueError
+from arb_pipeline.venues.base import Account, Credentials, History, Polling, Progress, VenueError
 from arb_pipeline.venues.http import RestClient
-from arb_pipeline.venues.kalshi import catalogue, find, rest
+from arb_pipeline.venues.kalshi import catalogue, find, rest, schedule
+from arb_pipeline.venues.kalshi.account import KalshiAccountSession, fetch_account
 from arb_pipeline.venues.kalshi.auth import KalshiCredentials
 from arb_pipeline.venues.kalshi.fees import KalshiFees, kalshi_fees
+from arb_pipeline.venues.kalshi.history import KalshiHistory
 from arb_pipeline.venues.kalshi.session import KalshiSession
 
-__all__ = ["Kalshi", "KalshiCredentials", "KalshiFees", "KalshiSession"]
+__all__ = ["Kalshi", "KalshiAccountSession", "KalshiCredentials", "KalshiFees", "KalshiSession"]
 
 _MARKETS_PER_CONNECTION = 5_000
 _LIVE_USE_YES_PRICE = False
@@ -23,6 +25,7 @@ class Kalshi:
 
     name = "kalshi"
     polling: Polling = rest.KalshiPolling()
+    history: History = KalshiHistory()
 
     def credentials(self, settings: Settings) -> KalshiCredentials | None:
         """The API key that the settings name, None where none is set.
@@ -54,25 +57,47 @@ class Kalshi:
         credentials: Credentials | None = None,
         *,
         use_yes_price: bool = _LIVE_USE_YES_PRICE,
-        lifecycle: bool = False,
+        accept_unknown: bool = False,
     ) -> KalshiSession:
-        """A fresh session."""
+        """A fresh session; with ``accept_unknown`` it takes markets that nobody subscribed."""
         return KalshiSession(
             connection_id,
             settings.kalshi_ws_url,
             _own(credentials),
             markets_per_subscription=settings.kalshi_markets_per_sid,
             use_yes_price=use_yes_price,
-            lifecycle=lifecycle,
+            lifecycle=settings.kalshi_lifecycle,
+            accept_unknown=accept_unknown,
+            data_age_s=settings.kalshi_data_age_s,
         )
+
+    def account_session(
+        self, connection_id: str, settings: Settings, credentials: Credentials | None
+    ) -> KalshiAccountSession:
+        """A session of the private channels; without a key it can only read what was received."""
+        return KalshiAccountSession(connection_id, settings.kalshi_ws_url, _own(credentials))
+
+    async def account(self, client: RestClient, recv_ns: int, since_ns: int = 0) -> Account:
+        """Balance, positions and fills, by a client that signs.
+
+        Raises:
+            HttpStatusError: if the venue refuses; 401 without a key.
+            VenueError: if an answer is not of the documented form.
+        """
+        return await fetch_account(client, recv_ns, since_ns)
 
     def replay_session(self, connection_id: str, settings: Settings, meta: Mapping[str, object]) -> KalshiSession:
         """A session that reads NO prices as the recording's subscription asked for them."""
-        return self.session(connection_id, settings, use_yes_price=bool(meta.get("use_yes_price")))
+        use_yes_price = bool(meta.get("use_yes_price"))
+        return self.session(connection_id, settings, use_yes_price=use_yes_price, accept_unknown=True)
 
     def can_stream(self, credentials: Credentials | None) -> bool:
         """Only with credentials: the handshake must be signed, even for public channels."""
         return isinstance(credentials, KalshiCredentials)
+
+    def maintenance(self, at: datetime) -> tuple[datetime, datetime] | None:
+        """Thursdays 03:00 to 05:00 New York time."""
+        return schedule.maintenance(at)
 
     def fees(self, market: Market, at: datetime, settings: Settings) -> KalshiFees:
         """The fee model of a market at a time, for the configured kind of account.
@@ -82,16 +107,12 @@ class Kalshi:
         """
         return kalshi_fees(market, at, settings.kalshi_account)
 
-    def connection_groups(
+    def markets_per_connection(
         self,
-        markets: Sequence[MarketFacts],
         settings: Settings,  # noqa: ARG002 - the interface gives it; Kalshi's limits are per connection and fixed
-    ) -> list[list[MarketFacts]]:
-        """One connection up to 5,000 markets: subscriptions inside it keep gaps apart already."""
-        return [
-            list(markets[start : start + _MARKETS_PER_CONNECTION])
-            for start in range(0, len(markets), _MARKETS_PER_CONNECTION)
-        ]
+    ) -> int:
+        """5,000: subscriptions inside a connection keep gaps apart already."""
+        return _MARKETS_PER_CONNECTION
 
     async def fetch_books(self, client: RestClient, markets: Sequence[MarketFacts]) -> dict[str, bytes]:
         """Order books by REST in batches of 100; markets that the venue does not know are left out.

@@ -13,7 +13,16 @@ from arb_pipeline.venues.http import HttpStatusError, RestClient
 from arb_pipeline.venues.kalshi import wire
 from arb_pipeline.venues.kalshi.auth import KalshiAuth, KalshiCredentials
 
-__all__ = ["BOOKS_PER_CALL", "KalshiPolling", "event_records", "fetch_books", "rest_client", "series_records"]
+__all__ = [
+    "BOOKS_PER_CALL",
+    "KalshiPolling",
+    "event_records",
+    "fetch_books",
+    "rest_client",
+    "series_records",
+    "trade_pages",
+    "trades_of_page",
+]
 
 BOOKS_PER_CALL: Final = 100
 _EVENTS_PER_PAGE: Final = 200
@@ -127,32 +136,48 @@ class KalshiPolling:
             HttpStatusError: if the venue refuses a page.
             VenueError: if a page is no object with a cursor, or a cursor comes again.
         """
-        params: dict[str, Any] = {"limit": _TRADES_PER_PAGE, "min_ts": max(0, since_ns // _SECOND)}
-        seen: set[str] = set()
-        while True:
-            body = await client.get_bytes("/markets/trades", params)
-            cursor = _page_of_trades(body).cursor
+        async for body in trade_pages(client, "/markets/trades", {"min_ts": max(0, since_ns // _SECOND)}):
             yield body
-            if not cursor:
-                return
-            if cursor in seen:
-                raise VenueError(f"kalshi GET /markets/trades: cursor {cursor!r:.80} came again; trades may be missing")
-            seen.add(cursor)
-            params["cursor"] = cursor
 
     def trades(self, page: bytes, recv_ns: int) -> list[Trade | Anomaly]:
         """The trades of a page; the taker's side is the outcome bought."""
-        return [_trade(element, recv_ns) for element in _page_of_trades(page).trades or ()]
+        return trades_of_page(page, recv_ns)
+
+
+async def trade_pages(client: RestClient, path: str, filters: Mapping[str, Any]) -> AsyncIterator[bytes]:
+    """Pages of a listing of trades, newest first.
+
+    Raises:
+        HttpStatusError: if the venue refuses a page.
+        VenueError: if a page is no object with a cursor, or a cursor comes again.
+    """
+    params: dict[str, Any] = {"limit": _TRADES_PER_PAGE, **filters}
+    seen: set[str] = set()
+    while True:
+        body = await client.get_bytes(path, params)
+        cursor = _page_of_trades(body).cursor
+        yield body
+        if not cursor:
+            return
+        if cursor in seen:
+            raise VenueError(f"kalshi GET {path}: cursor {cursor!r:.80} came again; trades may be missing")
+        seen.add(cursor)
+        params["cursor"] = cursor
+
+
+def trades_of_page(page: bytes, recv_ns: int | None) -> list[Trade | Anomaly]:
+    """The trades of a page in its order, received at ``recv_ns``; None stands for each one's own time."""
+    return [_trade(element, recv_ns) for element in _page_of_trades(page).trades or ()]
 
 
 def _page_of_trades(body: bytes) -> _TradePage:
     try:
         return _decode_trade_page(body)
     except msgspec.DecodeError as error:
-        raise VenueError(f"kalshi GET /markets/trades: {error}: {body[:200]!r}") from error
+        raise VenueError(f"kalshi, a page of trades: {error}: {body[:200]!r}") from error
 
 
-def _trade(element: msgspec.Raw, recv_ns: int) -> Trade | Anomaly:
+def _trade(element: msgspec.Raw, recv_ns: int | None) -> Trade | Anomaly:
     try:
         record = _decode_trade(element)
         price, size = wire.trade_numbers(record)
@@ -161,10 +186,11 @@ def _trade(element: msgspec.Raw, recv_ns: int) -> Trade | Anomaly:
             raise wire.WireError(AnomalyKind.BAD_NUMBER, f"created_time {record.created_time!r} is no UTC time")
     except (ValueError, RecursionError) as error:
         kind, detail = wire.classify(error)
-        return Anomaly(kind, detail[:_EXAMPLE], recv_ns, "", bytes(element)[:_EXAMPLE].decode("utf-8", "replace"))
+        return Anomaly(kind, detail[:_EXAMPLE], recv_ns or 0, "", bytes(element)[:_EXAMPLE].decode("utf-8", "replace"))
     side = record.taker_outcome_side or record.taker_side
     taker: Literal["yes", "no"] | None = "yes" if side == "yes" else "no" if side == "no" else None
-    return Trade(record.market_ticker, record.trade_id, price, size, taker, recv_ns, venue_ns, None, "rest")
+    received = venue_ns if recv_ns is None else recv_ns
+    return Trade(record.market_ticker, record.trade_id, price, size, taker, received, venue_ns, None, "rest")
 
 
 async def _fetch_batch(client: RestClient, tickers: Sequence[str]) -> dict[str, bytes]:

@@ -5,11 +5,15 @@ number makes every book of that subscription suspect and of no other: each gets 
 all of them, deltas go on being applied while untrusted, and the snapshot that replaces a book ends its gap. A crossed
 or negative book is untrusted while it lasts and asks for a snapshot too, but is no gap: real streams cross for one
 frame and heal.
+
+``seq`` says nothing of a market, a subscription or a socket that fell silent: these are asked for a snapshot once they
+are silent for ``data_age_s``. Being an ordered frame of the same subscription, the answer is exactly comparable: the
+same book is proof of life, another one a gap back to the market's last frame, and none at all ends the connection.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from typing import Final, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,6 +23,7 @@ from arb_pipeline.model import (
     AnomalyKind,
     BookDelta,
     BookSnapshot,
+    ChangeKind,
     FetchBooks,
     GapClosed,
     GapOpened,
@@ -53,7 +58,10 @@ DEFAULT_CHANNELS: Final = (BOOK_CHANNEL, TRADE_CHANNEL, TICKER_CHANNEL)
 _SECOND: Final = 1_000_000_000
 _SNAPSHOT_DEADLINE_NS: Final = 10 * _SECOND
 _MIN_ASK_INTERVAL_NS: Final = 2 * _SECOND
-_SILENCE_NS: Final = 60 * _SECOND
+_SILENCE_NS: Final = 30 * _SECOND
+_PROBE_PATIENCE_NS: Final = 5 * _SECOND
+_SWEEP_NS: Final = 3 * _SECOND
+_COMMANDS_MOST: Final = 256
 _BACKOFF_LIMIT: Final = 3
 _FETCH_FROM_TRY: Final = 2
 _STALE_LIMIT: Final = 50
@@ -61,7 +69,23 @@ _EXAMPLE: Final = 500
 _PREFIX: Final = '{"type":"'
 _PREFIX_LENGTH: Final = len(_PREFIX)
 _UNKNOWN_SID: Final = 7
+_CHANGE_OF_EVENT: Final[dict[str, ChangeKind]] = {
+    "created": "created",
+    "activated": "activated",
+    "deactivated": "deactivated",
+    "close_date_updated": "times",
+    "determined": "determined",
+    "settled": "settled",
+    "price_level_structure_updated": "tick",
+    "metadata_updated": "text",
+    "event_lifecycle": "event",
+    "event_fee_update": "fees",
+}
 _MARKET_LIMIT: Final = 26
+_ADD: Final = "add_markets"
+_DELETE: Final = "delete_markets"
+_KEPT_ACTIONS: Final = frozenset({_ADD, _DELETE, "get_snapshot"})
+"""Actions of which an answer does not tell the markets: the command does."""
 
 _CHANNEL_OF_TYPE: Final = {
     "orderbook_snapshot": BOOK_CHANNEL,
@@ -104,7 +128,7 @@ _decode_tickers = msgspec.json.Decoder(_Tickers).decode
 class _Subscription:
     """What is known of one ``sid``."""
 
-    __slots__ = ("channel", "last_ns", "markets", "next_seq", "sid", "stale")
+    __slots__ = ("asked", "channel", "ending", "last_ns", "left", "markets", "next_seq", "probe", "sid", "stale")
 
     def __init__(self, sid: int, channel: str, now_ns: int) -> None:
         self.sid = sid
@@ -114,12 +138,48 @@ class _Subscription:
         self.next_seq = 1
         self.last_ns = now_ns
         self.stale = 0
+        self.asked = False
+        """It answers a command of this connection."""
+        self.left: dict[str, None] = {}
+        """Markets taken off, of which frames may still be under way."""
+        self.ending = False
+        """Its last market was taken off: nothing is added to it any more."""
+        self.probe: _Probe | None = None
+
+
+class _Probe:
+    """A sign of life that a silent subscription owes."""
+
+    __slots__ = ("asked_ns", "next_seq", "ticks")
+
+    def __init__(self, now_ns: int, next_seq: int) -> None:
+        self.asked_ns = now_ns
+        self.next_seq = next_seq
+        """Where the count stood: any frame moves it, whatever its time."""
+        self.ticks = 0
+
+    def failed(self, now_ns: int) -> bool:
+        """Let a tick pass. One tick alone decides nothing: the clock may have been set."""
+        self.ticks += 1
+        return self.ticks > 1 and now_ns - self.asked_ns >= _PROBE_PATIENCE_NS
 
 
 class _Market:
     """One market's book and how far it may be trusted."""
 
-    __slots__ = ("asked_ns", "book", "doubted", "epoch", "has_snapshot", "sid", "since_ns", "synced", "top", "tries")
+    __slots__ = (
+        "asked_ns",
+        "book",
+        "doubted",
+        "epoch",
+        "has_snapshot",
+        "heard_ns",
+        "sid",
+        "since_ns",
+        "synced",
+        "top",
+        "tries",
+    )
 
     def __init__(self, now_ns: int) -> None:
         self.book = OrderBook()
@@ -132,12 +192,19 @@ class _Market:
         self.doubted = False
         self.epoch = 0
         self.since_ns = now_ns
+        self.heard_ns = now_ns
+        """Receive time of the newest frame about the book."""
         self.asked_ns: int | None = None
         self.tries = 0
 
     @property
     def trusted(self) -> bool:
         return self.synced and not self.doubted
+
+    @property
+    def last_sign_ns(self) -> int:
+        """When the market was last heard of, or asked."""
+        return self.heard_ns if self.asked_ns is None else max(self.heard_ns, self.asked_ns)
 
 
 class KalshiSession:
@@ -149,6 +216,9 @@ class KalshiSession:
         use_yes_price: how NO levels of the stream are priced. Live sessions ask for False; True is for recordings
             made with True, whose NO bids come on the YES scale.
         lifecycle: whether to subscribe to life-cycle messages (of all markets) on connecting.
+        accept_unknown: take markets that nobody subscribed (replay); else their frames are passed over, which are those
+            still under way of markets just unsubscribed.
+        data_age_s: silence of a market after which its book is asked for as a proof of life, seconds.
     """
 
     venue = "kalshi"
@@ -163,6 +233,8 @@ class KalshiSession:
         channels: Sequence[str] = DEFAULT_CHANNELS,
         use_yes_price: bool = False,
         lifecycle: bool = False,
+        accept_unknown: bool = True,
+        data_age_s: float = 60.0,
     ) -> None:
         self.connection_id = connection_id
         self._url = url
@@ -171,18 +243,21 @@ class KalshiSession:
         self._channels = tuple(channels)
         self._use_yes_price = use_yes_price
         self._lifecycle = lifecycle
+        self._accept_unknown = accept_unknown
+        self._data_age_ns = round(data_age_s * _SECOND)
+        self._silence_ns = min(_SILENCE_NS, self._data_age_ns)
+        self._ticked_ns = self._swept_ns = 0
         self._open = False
         self._command_id = 0
         self._last_ns: int | None = None
         self._reconnecting = False
         self._sids: dict[int, _Subscription] = {}
         self._markets: dict[str, _Market] = {}
-        self._dropped: set[str] = set()
         self._commands: dict[int, ClientCommand] = {}
         self._deadlines: dict[str, int] = {}
         """Markets that a snapshot was asked for, and when to ask again."""
-        self._gaps: set[str] = set()
-        """Markets whose gap is open; it outlives the connection and ends with the next one's snapshot."""
+        self._gaps: dict[str, int] = {}
+        """Markets whose gap is open, and from when; it outlives the connection until the next one's snapshot."""
         self._routes = {
             "orderbook_snapshot": self._on_snapshot,
             "orderbook_delta": self._on_delta,
@@ -208,11 +283,10 @@ class KalshiSession:
         """Start afresh; gaps that an earlier connection left stay open until this one's snapshots."""
         self._open = True
         self._reconnecting = False
-        self._last_ns = now_ns
+        self._last_ns = self._ticked_ns = self._swept_ns = now_ns
         self._sids.clear()
         self._commands.clear()
         self._deadlines.clear()
-        self._dropped.clear()
         for market in self._markets.values():
             market.top = None
             market.sid = None
@@ -224,26 +298,31 @@ class KalshiSession:
         return [self._command("subscribe", CommandParams(channels=[LIFECYCLE_CHANNEL]))]
 
     def subscribe(self, markets: Sequence[MarketFacts], now_ns: int) -> list[Output]:
-        """Commands that subscribe these markets, in chunks; markets already held are left out."""
+        """Commands that subscribe these markets; markets already held are left out.
+
+        They join running subscriptions as far as there is room; the rest goes in ``subscribe`` commands.
+        """
         new: list[str] = []
-        for facts in markets:
-            ticker = facts.market_id
+        for ticker in dict.fromkeys(facts.market_id for facts in markets):
             market = self._markets.get(ticker)
             if market is None:
                 market = self._markets[ticker] = _Market(now_ns)
             elif market.has_snapshot or ticker in self._deadlines:
                 continue
             market.since_ns = now_ns
-            self._dropped.discard(ticker)
             new.append(ticker)
-        return self._subscribe(new, self._channels, now_ns)
+        outputs: list[Output] = []
+        while new and (running := self._with_room()):
+            room = self._chunk - max(len(subscription.markets) for subscription in running)
+            joining, new = new[:room], new[room:]
+            outputs += [self._add(subscription, joining, now_ns) for subscription in running]
+        return outputs + self._subscribe(new, self._channels, now_ns)
 
     def unsubscribe(self, market_ids: Sequence[str], now_ns: int) -> list[Output]:
         """Commands that take these markets off every subscription; an open gap ends with ``unsubscribed``."""
         outputs: list[Output] = []
         gone = [ticker for ticker in dict.fromkeys(market_ids) if self._markets.pop(ticker, None) is not None]
         for ticker in gone:
-            self._dropped.add(ticker)
             self._deadlines.pop(ticker, None)
             self._close_gap(ticker, now_ns, "unsubscribed", outputs)
         outputs += self._forsake(gone, list(self._sids.values()))
@@ -312,22 +391,38 @@ class KalshiSession:
         return outputs
 
     def tick(self, now_ns: int) -> list[Output]:
-        """Ask again for snapshots that are overdue; give up on a connection that answers nothing at all."""
-        if not self._open or not self._deadlines or self._reconnecting:
+        """Ask again for overdue snapshots, ask the silent for a sign of life, leave a connection without one."""
+        if not self._open or self._reconnecting:
             return []
+        if now_ns < self._ticked_ns:
+            self._step_back(now_ns)
+        self._ticked_ns = now_ns
+        if mute := [sub for sub in self._sids.values() if sub.probe is not None and self._is_mute(sub, now_ns)]:
+            self._reconnecting = True
+            lost: list[Output] = []
+            for subscription in mute:
+                for ticker in self._held(subscription):
+                    self._markets[ticker].synced = False
+                    self._open_gap(ticker, "silence", min(subscription.last_ns, now_ns), lost)
+            names = ", ".join(f"sid {subscription.sid}" for subscription in mute)
+            return [
+                *lost,
+                Reconnect(f"{names} silent for {self._silence_ns // _SECOND} s, and get_snapshot unanswered"),
+            ]
         overdue = [ticker for ticker, deadline in self._deadlines.items() if deadline <= now_ns]
-        if not overdue:
-            return []
-        if self._last_ns is not None and now_ns - self._last_ns > _SILENCE_NS:
+        if overdue and self._last_ns is not None and now_ns - self._last_ns > self._silence_ns:
             # Nothing on the whole connection although answers are due: unlike quiet markets, that is a dead socket.
             self._reconnecting = True
             return [Reconnect("no answer to a subscription")]
+        return self._ask_overdue(overdue, now_ns) + self._probe(now_ns)
+
+    def _ask_overdue(self, overdue: list[str], now_ns: int) -> list[Output]:
         outputs: list[Output] = []
         fetch: list[str] = []
         for ticker in overdue:
             market = self._markets[ticker]
             if not market.has_snapshot:
-                self._open_gap(ticker, "snapshot_missing", market.since_ns, outputs)
+                self._open_gap(ticker, "snapshot_missing", min(market.since_ns, now_ns), outputs)
             market.tries += 1
             if market.tries == _FETCH_FROM_TRY:
                 fetch.append(ticker)
@@ -336,6 +431,59 @@ class KalshiSession:
         if fetch:
             outputs.append(FetchBooks(tuple(fetch), "snapshot_missing"))
         return outputs
+
+    def _probe(self, now_ns: int) -> list[Output]:
+        """Ask for the books of markets long silent, and on a silent socket for one of each subscription."""
+        if now_ns - self._swept_ns < _SWEEP_NS:
+            return []
+        self._swept_ns = now_ns
+        # What would be due before the next sweep is asked for now, so that no age is exceeded.
+        age = self._data_age_ns - _SWEEP_NS
+        socket_silent = self._last_ns is not None and now_ns - self._last_ns >= self._silence_ns - _SWEEP_NS
+        outputs: list[Output] = []
+        for subscription in self._sids.values():
+            if subscription.channel != BOOK_CHANNEL:
+                continue
+            proven = [ticker for ticker in self._held(subscription) if self._markets[ticker].trusted]
+            silent = [ticker for ticker in proven if now_ns - self._markets[ticker].last_sign_ns >= age]
+            if socket_silent and not silent and subscription.probe is None:
+                silent = proven[:1]
+            if not silent:
+                continue
+            for ticker in silent:
+                self._markets[ticker].asked_ns = now_ns
+            if subscription.probe is None:
+                subscription.probe = _Probe(now_ns, subscription.next_seq)
+            outputs.append(self._ask_books(subscription.sid, silent))
+        return outputs
+
+    @staticmethod
+    def _is_mute(subscription: _Subscription, now_ns: int) -> bool:
+        """Whether a subscription owes its sign of life for too long; one that gave it owes none."""
+        probe = subscription.probe
+        assert probe is not None
+        if subscription.next_seq != probe.next_seq:
+            subscription.probe = None
+            return False
+        return probe.failed(now_ns)
+
+    def _step_back(self, now_ns: int) -> None:
+        """The clock was set back: no time of before lies ahead of it, or all waiting would last as long as the step."""
+        self._deadlines = {
+            ticker: min(deadline, now_ns + _patience(self._markets[ticker].tries))
+            for ticker, deadline in self._deadlines.items()
+        }
+        self._last_ns = now_ns if self._last_ns is None else min(self._last_ns, now_ns)
+        self._swept_ns = min(self._swept_ns, now_ns)
+        for subscription in self._sids.values():
+            subscription.last_ns = min(subscription.last_ns, now_ns)
+            if subscription.probe is not None:
+                subscription.probe.asked_ns = min(subscription.probe.asked_ns, now_ns)
+        for market in self._markets.values():
+            market.since_ns = min(market.since_ns, now_ns)
+            market.heard_ns = min(market.heard_ns, now_ns)
+            if market.asked_ns is not None:
+                market.asked_ns = min(market.asked_ns, now_ns)
 
     def disconnected(self, now_ns: int, cause: str) -> list[Output]:
         """Open a gap, dated back to the last frame, for every market that has or awaits a book."""
@@ -374,7 +522,10 @@ class KalshiSession:
         message = _decode_delta(frame)
         msg = message.msg
         price, change = wire.delta_change(msg)
-        sid, seq = message.sid, message.seq
+        sid, seq, ticker = message.sid, message.seq, msg.market_ticker
+        market = self._markets.get(ticker)
+        if market is None or sid != market.sid:
+            self._check_asked(sid, ticker)
         subscription = self._sids.get(sid)
         outputs: list[Output]
         if subscription is not None and seq == subscription.next_seq:
@@ -387,8 +538,6 @@ class KalshiSession:
             if accepted is None:
                 return self._duplicate(sid, seq, frame, recv_ns)
             outputs = accepted
-        ticker = msg.market_ticker
-        market = self._markets.get(ticker)
         if market is None or not market.has_snapshot:
             return outputs + self._orphan(ticker, sid, frame, recv_ns)
         if sid != market.sid:
@@ -412,6 +561,7 @@ class KalshiSession:
             book.set_bid(price, size)
         else:
             book.set_ask(price, size)
+        market.heard_ns = recv_ns
         venue_ns = wire.venue_ns(msg.ts_ms, msg.ts)
         outputs.append(BookDelta(ticker, side, price, size, recv_ns, venue_ns, seq, market.epoch))
         bid, ask = book.best_bid, book.best_ask
@@ -427,16 +577,23 @@ class KalshiSession:
         message = _decode_snapshot(frame)
         ticker, seq = message.msg.market_ticker, message.seq
         yes, no, nulls = wire.snapshot_ladders(message.msg)
+        self._check_asked(message.sid, ticker)
         outputs = self._sequence(message.sid, seq, BOOK_CHANNEL, frame, recv_ns)
         if outputs is None:
             return self._duplicate(message.sid, seq, frame, recv_ns)
-        if ticker in self._dropped:
+        market = self._market(ticker, recv_ns)
+        if market is None:
             return outputs
         if nulls:
             outputs.append(_null_list(nulls, frame, recv_ns, ticker))
-        market = self._markets.get(ticker)
-        if market is None:
-            market = self._markets[ticker] = _Market(recv_ns)
+        bids, asks = yes, no if self._use_yes_price else [(ONE - price, size) for price, size in no]
+        if message.id and market.trusted and ticker not in self._deadlines:
+            self._commands.pop(message.id, None)
+            if market.book.bids == _sizes(bids) and market.book.asks == _sizes(asks):
+                market.heard_ns = recv_ns
+                return outputs
+            # No number is missing, and yet the stream left something out.
+            self._open_gap(ticker, "silent_market", min(market.heard_ns, recv_ns), outputs)
         reason: Literal["initial", "resync", "venue"] = "venue"
         if market.top is None:
             reason = "initial"
@@ -444,10 +601,11 @@ class KalshiSession:
             reason = "resync"
         self._commands.pop(message.id or 0, None)
         self._deadlines.pop(ticker, None)
+        market.heard_ns = recv_ns
         market.tries = 0
         market.sid = message.sid
         self._sids[message.sid].markets[ticker] = None
-        market.book.replace(yes, no if self._use_yes_price else [(ONE - price, size) for price, size in no])
+        market.book.replace(bids, asks)
         market.epoch += 1
         market.has_snapshot = market.synced = True
         found: list[Output] = []
@@ -530,11 +688,9 @@ class KalshiSession:
 
     def _orphan(self, ticker: str, sid: int, frame: str, recv_ns: int) -> list[Output]:
         """A delta of a market without a snapshot: it cannot be applied, so the market's book has a gap."""
-        if ticker in self._dropped:
-            return []
-        market = self._markets.get(ticker)
+        market = self._market(ticker, recv_ns)
         if market is None:
-            market = self._markets[ticker] = _Market(recv_ns)
+            return []
         market.sid = sid
         self._sids[sid].markets[ticker] = None
         detail = "orderbook_delta before any orderbook_snapshot"
@@ -542,19 +698,28 @@ class KalshiSession:
         self._open_gap(ticker, "no_snapshot", recv_ns, outputs)
         return outputs + self._ask([ticker], recv_ns)
 
+    def _market(self, ticker: str, now_ns: int) -> _Market | None:
+        """A market's state; None if nobody subscribed it and that matters."""
+        market = self._markets.get(ticker)
+        if market is None and self._accept_unknown:
+            market = self._markets[ticker] = _Market(now_ns)
+        return market
+
     # --- other data frames -----------------------------------------------------------------------------------
 
     def _on_trade(self, frame: str, recv_ns: int) -> list[Output]:
         message = _decode_trade(frame)
         msg = message.msg
         price, size = wire.trade_numbers(msg)
+        self._check_no_books(message.sid)
         outputs = self._sequence(message.sid, message.seq, TRADE_CHANNEL, frame, recv_ns)
         if outputs is None:
             return self._duplicate(message.sid, message.seq, frame, recv_ns)
         ticker = msg.market_ticker
-        if ticker in self._dropped:
+        if ticker in self._markets or self._accept_unknown:
+            self._sids[message.sid].markets[ticker] = None
+        else:
             return outputs
-        self._sids[message.sid].markets[ticker] = None
         side = msg.taker_outcome_side or msg.taker_side
         taker: Literal["yes", "no"] | None = "yes" if side == "yes" else "no" if side == "no" else None
         venue_ns = wire.venue_ns(msg.ts_ms, msg.ts)
@@ -566,13 +731,15 @@ class KalshiSession:
         message = _decode_ticker(frame)
         msg = message.msg
         numbers = wire.ticker_numbers(msg)
+        self._check_no_books(message.sid)
         outputs = self._sequence(message.sid, message.seq, TICKER_CHANNEL, frame, recv_ns)
         if outputs is None:
             return self._duplicate(message.sid, message.seq, frame, recv_ns)
         ticker = msg.market_ticker
-        if ticker in self._dropped:
+        if ticker in self._markets or self._accept_unknown:
+            self._sids[message.sid].markets[ticker] = None
+        else:
             return outputs
-        self._sids[message.sid].markets[ticker] = None
         venue_ns = wire.venue_ns(msg.ts_ms, msg.time if msg.time is not None else msg.ts)
         outputs.append(Ticker(ticker, *numbers, recv_ns, venue_ns))
         return outputs
@@ -581,26 +748,50 @@ class KalshiSession:
         message = _decode_lifecycle(frame)
         named = _decode_lifecycle_msg(message.msg)
         details = wire.details_of(message.msg)
+        self._check_no_books(message.sid)
         outputs = self._sequence(message.sid, message.seq, message.type, frame, recv_ns)
         if outputs is None:
             return self._duplicate(message.sid, message.seq, frame, recv_ns)
-        kind = named.event_type or message.type
-        event = named.event_ticker or ""
-        outputs.append(MarketChange(named.market_ticker or "", event, kind, recv_ns, details))
+        outputs.append(_market_change(message.type, named, recv_ns, details))
         return outputs
 
     def _on_passive(self, frame: str, recv_ns: int) -> list[Output]:
-        return self._account(_decode_envelope(frame), frame, recv_ns)
+        envelope = _decode_envelope(frame)
+        self._check_no_books(envelope.sid)
+        return self._account(envelope, frame, recv_ns)
 
-    def _on_unknown(self, frame: str, recv_ns: int) -> list[Output]:
+    def _on_unknown(self, frame: str, recv_ns: int) -> list[Output]:  # noqa: ARG002 - refused whenever it comes
         envelope = _decode_envelope(frame)
         kind, problem = AnomalyKind.UNKNOWN_TYPE, f"type {str(envelope.type)[:80]!r}"
         if envelope.type is None:
             kind, problem = AnomalyKind.MISSING_FIELD, "type is missing"
         elif not isinstance(envelope.type, str):
             kind, problem = AnomalyKind.WRONG_TYPE, f"type is {type(envelope.type).__name__}, not a string"
-        anomaly = Anomaly(kind, problem, recv_ns, "", frame[:_EXAMPLE])
-        return [anomaly, *self._account(envelope, frame, recv_ns)]
+        raise WireError(kind, problem)
+
+    def _check_asked(self, sid: int, ticker: str) -> None:
+        """Refuse a book frame of what was never asked for (in a replay nothing was): what was asked may lack it.
+
+        Raises:
+            WireError: if the subscription, or the market in it, is not this connection's.
+        """
+        if self._accept_unknown:
+            return
+        subscription = self._sids.get(sid)
+        if subscription is None or not subscription.asked or subscription.channel != BOOK_CHANNEL:
+            raise WireError(AnomalyKind.UNKNOWN_MARKET, f"sid {sid} is no order-book subscription of this connection")
+        if ticker not in self._markets and ticker not in subscription.left:
+            raise WireError(AnomalyKind.UNKNOWN_MARKET, f"market_ticker {ticker[:80]!r} was never asked for")
+
+    def _check_no_books(self, sid: object) -> None:
+        """Refuse another message in the place of a book frame.
+
+        Raises:
+            WireError: if the subscription is one of books.
+        """
+        subscription = self._sids.get(sid) if isinstance(sid, int) else None
+        if subscription is not None and subscription.channel == BOOK_CHANNEL:
+            raise WireError(AnomalyKind.WRONG_TYPE, f"sid {sid} is an order-book subscription: no such type")
 
     # --- control frames --------------------------------------------------------------------------------------
 
@@ -610,6 +801,8 @@ class KalshiSession:
         subscription = self._sids.get(sid)
         if subscription is None:
             subscription = self._sids[sid] = _Subscription(sid, channel, recv_ns)
+        if subscription.channel not in ("", channel):
+            raise WireError(AnomalyKind.WRONG_TYPE, f"sid {sid} is of {subscription.channel}, not of {channel[:40]!r}")
         subscription.channel = channel
         return self._acknowledge(message.id, subscription)
 
@@ -624,8 +817,15 @@ class KalshiSession:
         if outputs is None:
             return self._duplicate(message.sid, message.seq, frame, recv_ns)
         subscription = self._sids[message.sid]
-        subscription.markets.update(dict.fromkeys(ticker for ticker in listed if ticker in self._markets))
-        return outputs + self._acknowledge(message.id, subscription)
+        command = self._commands.get(message.id or 0)
+        if command is None or command.cmd == "subscribe":
+            subscription.markets.update(dict.fromkeys(ticker for ticker in listed if ticker in self._markets))
+            return outputs + self._acknowledge(message.id, subscription)
+        del self._commands[command.id]
+        if not isinstance(command.params, msgspec.UnsetType) and command.params.action == _DELETE:
+            for ticker in _listed(command.params, "market_tickers"):
+                subscription.left.pop(ticker, None)
+        return outputs
 
     def _acknowledge(self, command_id: int | None, subscription: _Subscription) -> list[Output]:
         """Bind the markets of a ``subscribe`` to the subscription that answers it."""
@@ -633,12 +833,15 @@ class KalshiSession:
         if command is None or command.cmd != "subscribe":
             return []
         waiting, tickers = _listed(command.params, "channels"), _listed(command.params, "market_tickers")
-        if subscription.channel in waiting:
-            waiting.remove(subscription.channel)
+        if subscription.channel not in waiting:
+            return []
+        waiting.remove(subscription.channel)
+        subscription.asked = True
         if not waiting:
             del self._commands[command_id or 0]
         wanted = [ticker for ticker in tickers if ticker in self._markets]
         subscription.markets.update(dict.fromkeys(tickers))
+        subscription.ending = False
         if subscription.channel == BOOK_CHANNEL:
             for ticker in wanted:
                 self._markets[ticker].sid = subscription.sid
@@ -647,6 +850,8 @@ class KalshiSession:
 
     def _on_unsubscribed(self, frame: str, recv_ns: int) -> list[Output]:
         message = _decode_unsubscribed(frame)
+        if message.sid not in self._sids:
+            return []
         outputs = self._sequence(message.sid, message.seq, "", frame, recv_ns)
         if outputs is None:
             return self._duplicate(message.sid, message.seq, frame, recv_ns)
@@ -671,15 +876,30 @@ class KalshiSession:
             return outputs + self._renew(self._sids[message.sid], f"error_{code}", recv_ns)
         if command is None or command.params is msgspec.UNSET:
             return outputs
-        if code == _UNKNOWN_SID:
-            for sid in _sids_of(command.params):
-                if (subscription := self._sids.get(sid)) is not None:
-                    outputs += self._renew(subscription, f"error_{code}", recv_ns)
         tickers = _listed(command.params, "market_tickers")
+        for sid in _sids_of(command.params):
+            if (subscription := self._sids.get(sid)) is None:
+                continue
+            if code == _UNKNOWN_SID:
+                outputs += self._renew(subscription, f"error_{code}", recv_ns)
+            elif command.params.action == _ADD:
+                outputs += self._not_added(subscription, tickers, code, recv_ns)
         if code == _MARKET_LIMIT and command.cmd == "subscribe" and len(tickers) > 1:
             self._chunk = (len(tickers) + 1) // 2
             outputs += self._subscribe(tickers, _listed(command.params, "channels"), recv_ns)
         return outputs
+
+    def _not_added(
+        self, subscription: _Subscription, tickers: list[str], code: int | None, now_ns: int
+    ) -> list[Output]:
+        """Markets could not join a subscription: they get one of their own."""
+        for ticker in tickers:
+            subscription.markets.pop(ticker, None)
+        if code == _MARKET_LIMIT:
+            self._chunk = max(1, len(subscription.markets))
+        return self._subscribe(
+            [ticker for ticker in tickers if ticker in self._markets], [subscription.channel], now_ns
+        )
 
     # --- sequence and recovery -------------------------------------------------------------------------------
 
@@ -721,24 +941,25 @@ class KalshiSession:
     def _lose(self, subscription: _Subscription, cause: str, now_ns: int) -> list[Output]:
         """Something of a subscription was lost after its last frame: say so for each market, ask for books."""
         outputs: list[Output] = []
-        tickers = [ticker for ticker in subscription.markets if ticker in self._markets]
+        tickers = self._held(subscription)
+        since = min(subscription.last_ns, now_ns)
         if subscription.channel == TRADE_CHANNEL:
             # The books are sound, but trades between the two frames are missing for good.
             for ticker in tickers:
                 if ticker not in self._gaps:
-                    outputs.append(GapOpened(ticker, f"trade_{cause}", subscription.last_ns))
+                    outputs.append(GapOpened(ticker, f"trade_{cause}", since))
                     outputs.append(GapClosed(ticker, now_ns, "not_recovered"))
         elif subscription.channel == BOOK_CHANNEL:
             for ticker in tickers:
                 self._markets[ticker].synced = False
-                self._open_gap(ticker, cause, subscription.last_ns, outputs)
+                self._open_gap(ticker, cause, since, outputs)
             outputs += self._ask(tickers, now_ns)
         return outputs
 
     def _renew(self, subscription: _Subscription, cause: str, now_ns: int) -> list[Output]:
         """A subscription is dead: forget its ``sid`` and subscribe its wanted markets again."""
         del self._sids[subscription.sid]
-        tickers = [ticker for ticker in subscription.markets if ticker in self._markets]
+        tickers = self._held(subscription)
         if subscription.channel != BOOK_CHANNEL:
             outputs = self._lose(subscription, cause, now_ns)
         else:
@@ -747,7 +968,7 @@ class KalshiSession:
                 market = self._markets[ticker]
                 market.synced = False
                 market.sid = None
-                self._open_gap(ticker, cause, subscription.last_ns, outputs)
+                self._open_gap(ticker, cause, min(subscription.last_ns, now_ns), outputs)
         return outputs + self._subscribe(tickers, [subscription.channel], now_ns) if subscription.channel else outputs
 
     def _spoil(self, tickers: Iterable[str], recv_ns: int, *, snapshot: bool = False) -> list[Output]:
@@ -772,15 +993,19 @@ class KalshiSession:
         sequenced = self._account(envelope, frame, recv_ns, _CHANNEL_OF_TYPE.get(kind, ""))
         outputs += sequenced
         duplicate = any(isinstance(output, Anomaly) and output.kind is AnomalyKind.DUPLICATE for output in sequenced)
-        if duplicate or _CHANNEL_OF_TYPE.get(kind) != BOOK_CHANNEL:
+        subscription = self._sids.get(envelope.sid) if isinstance(envelope.sid, int) else None
+        about_books = _CHANNEL_OF_TYPE.get(kind) == BOOK_CHANNEL
+        # What took a number of a book's subscription may stand where a change of one of its books was.
+        in_place = subscription is not None and subscription.channel == BOOK_CHANNEL and _is_counter(envelope.seq)
+        if duplicate or not (about_books or in_place):
             return outputs
         try:
             tickers = [_decode_ticked(envelope.msg).market_ticker if envelope.msg is not msgspec.UNSET else ""]
         except (ValueError, RecursionError):
             tickers = [""]
-        if tickers[0] not in self._markets and isinstance(envelope.sid, int):
-            subscription = self._sids.get(envelope.sid)
-            tickers = list(subscription.markets) if subscription is not None else []
+        # A type that is new to us, and names no market, is no reason to doubt books.
+        if subscription is not None and tickers[0] not in self._markets and (tickers[0] or kind in self._routes):
+            tickers = list(subscription.markets)
         return outputs + self._spoil(tickers, recv_ns, snapshot=kind == "orderbook_snapshot")
 
     def _account(self, envelope: wire.Envelope, frame: str, recv_ns: int, channel: str = "") -> list[Output]:
@@ -795,13 +1020,17 @@ class KalshiSession:
 
     def _open_gap(self, ticker: str, cause: str, from_ns: int, outputs: list[Output]) -> None:
         if ticker not in self._gaps:
-            self._gaps.add(ticker)
+            self._gaps[ticker] = from_ns
             outputs.append(GapOpened(ticker, cause, from_ns))
 
     def _close_gap(self, ticker: str, to_ns: int, recovery: str, outputs: list[Output]) -> None:
-        if ticker in self._gaps:
-            self._gaps.discard(ticker)
-            outputs.append(GapClosed(ticker, to_ns, recovery))
+        from_ns = self._gaps.pop(ticker, None)
+        if from_ns is not None:
+            outputs.append(GapClosed(ticker, max(from_ns, to_ns), recovery))
+
+    def _held(self, subscription: _Subscription) -> list[str]:
+        """The wanted markets of a subscription."""
+        return [ticker for ticker in subscription.markets if ticker in self._markets]
 
     # --- commands --------------------------------------------------------------------------------------------
 
@@ -831,13 +1060,31 @@ class KalshiSession:
                 self._deadlines[ticker] = now_ns + _patience(market.tries)
             else:
                 homeless.append(ticker)
-        outputs: list[Output] = [
-            self._command(
-                "update_subscription", CommandParams(sids=[sid], action="get_snapshot", market_tickers=wanted)
-            )
-            for sid, wanted in by_sid.items()
-        ]
+        outputs: list[Output] = [self._ask_books(sid, wanted) for sid, wanted in by_sid.items()]
         return outputs + self._subscribe(homeless, self._channels, now_ns)
+
+    def _ask_books(self, sid: int, tickers: list[str]) -> Send:
+        return self._command(
+            "update_subscription", CommandParams(sids=[sid], action="get_snapshot", market_tickers=tickers)
+        )
+
+    def _with_room(self) -> list[_Subscription]:
+        """A running subscription of each channel that more markets may join; none if a channel lacks one."""
+        found: dict[str, _Subscription] = {}
+        for subscription in self._sids.values():
+            if not subscription.ending and 0 < len(subscription.markets) < self._chunk:
+                found.setdefault(subscription.channel, subscription)
+        running = [found[channel] for channel in self._channels if channel in found]
+        return running if len(running) == len(self._channels) else []
+
+    def _add(self, subscription: _Subscription, tickers: list[str], now_ns: int) -> Send:
+        subscription.markets.update(dict.fromkeys(tickers))
+        if subscription.channel == BOOK_CHANNEL:
+            for ticker in tickers:
+                self._markets[ticker].sid = subscription.sid
+                self._deadlines[ticker] = now_ns + _SNAPSHOT_DEADLINE_NS
+        params = CommandParams(sids=[subscription.sid], action=_ADD, market_tickers=tickers)
+        return self._command("update_subscription", params)
 
     def _subscribe(self, tickers: Sequence[str], channels: Sequence[str], now_ns: int) -> list[Output]:
         outputs: list[Output] = []
@@ -855,27 +1102,63 @@ class KalshiSession:
     def _forsake(self, tickers: Sequence[str], subscriptions: Iterable[_Subscription]) -> list[Output]:
         """Take markets off subscriptions; one that is left empty ends."""
         outputs: list[Output] = []
-        ended: list[int] = []
         for subscription in subscriptions:
             held = [ticker for ticker in tickers if ticker in subscription.markets]
             for ticker in held:
                 del subscription.markets[ticker]
+                subscription.left[ticker] = None
             if held and subscription.markets:
-                params = CommandParams(sids=[subscription.sid], action="delete_markets", market_tickers=held)
+                params = CommandParams(sids=[subscription.sid], action=_DELETE, market_tickers=held)
                 outputs.append(self._command("update_subscription", params))
             elif held:
-                ended.append(subscription.sid)
-        if ended:
-            outputs.append(self._command("unsubscribe", CommandParams(sids=ended)))
+                # One sid a command: how many answers several get is not documented.
+                subscription.ending = True
+                subscription.probe = None
+                outputs.append(self._command("unsubscribe", CommandParams(sids=[subscription.sid])))
         return outputs
 
     def _command(self, cmd: str, params: CommandParams) -> Send:
         self._command_id += 1
         command = ClientCommand(cmd, self._command_id, params)
         text = _encode(command).decode()
-        if cmd == "subscribe" or params.action == "get_snapshot":
+        if cmd == "subscribe" or params.action in _KEPT_ACTIONS:
+            if len(self._commands) >= _COMMANDS_MOST:
+                del self._commands[next(iter(self._commands))]
             self._commands[command.id] = command
         return Send(text)
+
+
+def _market_change(kind: str, told: wire.LifecycleMsg, recv_ns: int, details: Mapping[str, Any]) -> MarketChange:
+    """A life-cycle message in the words of all venues; times come in seconds."""
+    kind = told.event_type or kind
+    ticker = told.market_ticker or ""
+    nested = details.get("additional_metadata")
+    event = told.event_ticker or (nested.get("event_ticker") if isinstance(nested, Mapping) else None)
+    series = details.get("series_ticker")
+    change = _CHANGE_OF_EVENT.get(kind, "other")
+    return MarketChange(
+        ticker,
+        event if isinstance(event, str) else "",
+        kind,
+        recv_ns,
+        details,
+        change=change,
+        series_id=series if isinstance(series, str) else "",
+        facts=MarketFacts(venue=KalshiSession.venue, market_id=ticker) if change == "created" and ticker else None,
+        open_ns=_seconds_ns(details.get("open_ts")),
+        close_ns=_seconds_ns(details.get("close_ts")),
+        effective_ns=_seconds_ns(details.get("settled_ts", details.get("determination_ts"))),
+    )
+
+
+def _seconds_ns(value: object) -> int | None:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 // _SECOND:
+        return value * _SECOND
+    return None
+
+
+def _sizes(levels: Iterable[Level]) -> dict[int, int]:
+    return {price: size for price, size in levels if size}
 
 
 def _patience(tries: int) -> int:

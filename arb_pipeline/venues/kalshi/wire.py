@@ -152,8 +152,8 @@ class OrderbookSnapshot(Struct, gc=False, tag_field="type", tag="orderbook_snaps
     """``orderbook_snapshot``; ``id`` is that of the ``get_snapshot`` it answers."""
 
     sid: Sid
+    seq: Seq
     msg: SnapshotMsg
-    seq: Seq | None = None
     id: int | None = None
     sending_ts_ms: int | None = None
 
@@ -177,8 +177,8 @@ class OrderbookDelta(Struct, gc=False, tag_field="type", tag="orderbook_delta", 
     """``orderbook_delta``."""
 
     sid: Sid
+    seq: Seq
     msg: DeltaMsg
-    seq: Seq | None = None
     sending_ts_ms: int | None = None
 
 
@@ -338,6 +338,7 @@ class CommandParams(Struct, gc=False, omit_defaults=True):
     use_yes_price: bool | UnsetType = UNSET
     send_initial_snapshot: bool | UnsetType = UNSET
     skip_ticker_ack: bool | UnsetType = UNSET
+    user_filter: str | UnsetType = UNSET
 
 
 class ClientCommand(Struct, gc=False, omit_defaults=True):

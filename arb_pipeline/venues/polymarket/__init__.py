@@ -5,12 +5,13 @@ from datetime import datetime
 
 from arb_pipeline.model import Event, Market, MarketFacts
 from arb_pipeline.settings import Settings
-from arb_pipeline.venues.base import Credentials, FeeModel, Progress
+from arb_pipeline.venues.base import Credentials, FeeModel, Progress, VenueError
 from arb_pipeline.venues.http import RestClient
 from arb_pipeline.venues.polymarket import catalogue, fees, find, rest
+from arb_pipeline.venues.polymarket.account import PolymarketAccountSession, PolymarketCredentials
 from arb_pipeline.venues.polymarket.session import PolymarketSession
 
-__all__ = ["Polymarket", "PolymarketSession"]
+__all__ = ["Polymarket", "PolymarketAccountSession", "PolymarketCredentials", "PolymarketSession"]
 
 
 class Polymarket:
@@ -18,10 +19,16 @@ class Polymarket:
 
     name = "polymarket"
     polling = None
+    history = None
+    """Past prices are points without bid and ask, and past trades lack the ids that captured ones go by."""
 
-    def credentials(self, settings: Settings) -> None:  # noqa: ARG002 - everything read here is public
-        """None: the venue's market data is public."""
-        return
+    def credentials(self, settings: Settings) -> PolymarketCredentials | None:
+        """API credentials for the user channel, None where none are set: market data needs none.
+
+        Raises:
+            VenueError: if only some of the three are set.
+        """
+        return PolymarketCredentials.from_settings(settings)
 
     def rest_client(self, settings: Settings, credentials: Credentials | None = None) -> RestClient:  # noqa: ARG002
         """A client of Gamma that also reaches CLOB; use it as an async context manager."""
@@ -42,7 +49,31 @@ class Polymarket:
         accept_unknown: bool = False,
     ) -> PolymarketSession:
         """A fresh session; with ``accept_unknown`` it takes markets that nobody subscribed."""
-        return PolymarketSession(connection_id, settings.polymarket_ws_url, accept_unknown=accept_unknown)
+        return PolymarketSession(
+            connection_id,
+            settings.polymarket_ws_url,
+            accept_unknown=accept_unknown,
+            data_age_s=settings.polymarket_data_age_s,
+            hash_sample=settings.polymarket_hash_sample,
+            witness_s=settings.polymarket_witness_s,
+            witness_sample=settings.polymarket_witness_sample,
+        )
+
+    def account_session(
+        self, connection_id: str, settings: Settings, credentials: Credentials | None
+    ) -> PolymarketAccountSession:
+        """A session of the user channel; without credentials it can only read what was received.
+
+        Raises:
+            VenueError: if the credentials are of another venue.
+        """
+        if not (credentials is None or isinstance(credentials, PolymarketCredentials)):
+            raise VenueError(f"polymarket was given credentials of another venue ({type(credentials).__name__})")
+        return PolymarketAccountSession(connection_id, settings.polymarket_user_ws_url, credentials)
+
+    async def account(self, client: RestClient, recv_ns: int, since_ns: int = 0) -> None:  # noqa: ARG002
+        """None: the account's REST calls are signed with the wallet's address, which is not asked for here."""
+        return
 
     def replay_session(
         self,
@@ -57,6 +88,10 @@ class Polymarket:
         """Always: the market channel takes no credentials."""
         return True
 
+    def maintenance(self, at: datetime) -> tuple[datetime, datetime] | None:  # noqa: ARG002
+        """None: the venue announces no regular pause."""
+        return None
+
     def fees(self, market: Market, at: datetime, settings: Settings) -> FeeModel:  # noqa: ARG002
         """The taker fees of a market at a time.
 
@@ -65,14 +100,12 @@ class Polymarket:
         """
         return fees.fee_model(market, at)
 
-    def connection_groups(self, markets: Sequence[MarketFacts], settings: Settings) -> list[list[MarketFacts]]:
+    def markets_per_connection(self, settings: Settings) -> int:
         """One subscribed asset (the YES token) a market, so many to a socket as the setting says.
 
-        Above some 500 assets the venue silently leaves initial snapshots out. Markets without token ids are left out.
+        Above some 500 assets the venue silently leaves initial snapshots out.
         """
-        minted = [facts for facts in markets if facts.yes_token_id]
-        step = settings.polymarket_assets_per_connection
-        return [minted[start : start + step] for start in range(0, len(minted), step)]
+        return settings.polymarket_assets_per_connection
 
     async def fetch_books(self, client: RestClient, markets: Sequence[MarketFacts]) -> dict[str, bytes]:
         """Books of the markets by ``POST /books``; markets unknown to CLOB are left out.

@@ -11,13 +11,14 @@ from arb_pipeline.units import ONE, UnitError, format_plain, parse_price, parse_
 from arb_pipeline.venues.polymarket import wire
 from arb_pipeline.venues.polymarket.book_hash import BookText, hash_tail, mirrored
 
-__all__ = ["Change", "Claim", "MarketBook", "Verdict", "level_price", "level_size"]
+__all__ = ["Change", "Claim", "MarketBook", "Verdict", "Witness", "level_price", "level_size"]
 
 _NS: Final = 1_000_000_000
 # 2025-12-30: the clients' recipe got `last_trade_price`; older hashes follow other recipes.
 _RECIPE_SINCE = 1_767_052_800 * _NS
 _MAX_SIZE = 10**18
 _RECENT_MOST = 512
+_HASHES_MOST = 64
 _TICKS = (100, 10, 1, 1000, 50, 25)
 _USUAL_MIN_SIZE = 5_000_000
 
@@ -45,6 +46,18 @@ class Verdict(Enum):
     VERIFIED = auto()
     MISMATCH = auto()
     UNVERIFIABLE = auto()
+    SKIPPED = auto()
+    """Not in the sample, so not computed."""
+
+
+class Witness(NamedTuple):
+    """A REST book that the stream has to come to until ``until_ns``: it may be told a moment earlier than pushed."""
+
+    message: wire.BookMessage
+    claim: Claim
+    sides: tuple[list[Level], list[Level]]
+    verdict: Verdict
+    until_ns: int
 
 
 def level_price(text: str) -> int:
@@ -78,7 +91,14 @@ class MarketBook:
         book: in YES terms, None before the first snapshot.
         tick, min_size, neg_risk, ltps: inputs of the hash; ``ltps`` are last trade prices as text, likeliest first.
         hashed: a hash matched on this connection, so that the inputs are proven.
-        trusted_ns: receive time of the last moment that the book was proven or without doubt.
+        trusted_ns: receive time of the last proof: a hash that matched, or best prices where none can be computed.
+        since_ns: when the market was asked for.
+        alive_ns: when a REST book last told of the stream. ``probe_ns``: when one was asked for, to compare;
+            ``probe_wait``: for how long not to ask again without an answer.
+        witness: a REST book that the stream has yet to come to.
+        strikes: how often the stream did not, since it last told a change.
+        probed: the market was subscribed again to see whether the stream lives: its book is no news.
+        hashes: of the newest states told.
         data_ns: receive time of the last data. ``venue_ns``: the venue's time of it.
         doubt_ns: when an advisory mismatch becomes a real one; 0 if there is none.
         deadline_ns: when to ask REST for the book (again); 0 if nothing is awaited.
@@ -92,6 +112,7 @@ class MarketBook:
     """
 
     __slots__ = (
+        "alive_ns",
         "asked",
         "book",
         "covered_ns",
@@ -103,8 +124,10 @@ class MarketBook:
         "floor_ns",
         "floor_until",
         "gap_cause",
+        "gap_from_ns",
         "hash_v2",
         "hashed",
+        "hashes",
         "in_sync",
         "inputs_told",
         "last",
@@ -115,13 +138,19 @@ class MarketBook:
         "neg_risk",
         "no",
         "prices",
+        "probe_ns",
+        "probe_wait",
+        "probed",
         "quoted",
         "recent",
+        "since_ns",
+        "strikes",
         "text",
         "tick",
         "trade_until",
         "trusted_ns",
         "venue_ns",
+        "witness",
         "yes",
         "yes_seen",
     )
@@ -130,17 +159,22 @@ class MarketBook:
         self.market_id = facts.market_id
         self.epoch = 0
         self.gap_cause = ""
+        self.gap_from_ns = self.since_ns = self.strikes = 0
         self.void()
         self.learn(facts)
 
     def void(self) -> None:
-        """Forget what an earlier connection told; epoch, open gap and facts stay."""
+        """Forget what an earlier connection told; epoch, open gap, strikes and facts stay."""
         self.book: OrderBook | None = None
         self.text: BookText | None = None
         self.in_sync = self.hashed = self.hash_v2 = self.yes_seen = self.asked = False
         self.data_ns = self.trusted_ns = self.doubt_ns = self.deadline_ns = self.trade_until = 0
         self.floor_ns = self.floor_until = self.covered_ns = 0
         self.fetch_wait = 0
+        self.alive_ns = self.probe_ns = self.probe_wait = 0
+        self.probed = False
+        self.witness: Witness | None = None
+        self.hashes: deque[str] = deque(maxlen=_HASHES_MOST)
         self.venue_ns: int | None = None
         self.last: Claim | None = None
         self.last_book_hash = ""

@@ -4,9 +4,15 @@ One book per market, in YES terms. The subscription names the YES token only: ev
 token's mirrored entry anyway, which serves as a check and is never applied a second time. Where only the NO token is
 told (a recording subscribed to it), its entries are mirrored.
 
-The channel has no sequence numbers. A book is proven by its hash (:mod:`.book_hash`) after every change; where the
-hash cannot be computed (facts unknown, Protocol V2, times before the present recipe) the told best prices are compared
-with the book's own instead. Facts: docs.polymarket.com "Market Channel" and the recordings.
+The channel has no sequence numbers. A book is proven by its hash (:mod:`.book_hash`) after every change, or after a
+sample of them that the hash itself chooses; where the hash cannot be computed (facts unknown, Protocol V2, times before
+the present recipe) the told best prices are compared with the book's own instead.
+
+Silence proves nothing, and ``PONG`` even less. A market silent for ``data_age_s``, and a rotating sample of all, is
+compared with its REST book, which is younger or older than the stream by a moment: it is a proof if the stream has told
+that state or comes to it within two seconds, and else a gap back to the last proof. A connection without data is made
+to give a sign of life: a token is subscribed again, which the venue answers with its book.
+Facts: docs.polymarket.com "Market Channel" and the recordings.
 """
 
 import hashlib
@@ -47,6 +53,7 @@ from arb_pipeline.venues.polymarket.market_book import (
     Claim,
     MarketBook,
     Verdict,
+    Witness,
     level_price,
     level_size,
 )
@@ -57,8 +64,16 @@ _S: Final = 1_000_000_000
 _PING_EVERY = 10 * _S
 _SNAPSHOT_DEADLINE = 10 * _S
 _FETCH_AGAIN_MOST = 300 * _S
-_DEAD_AFTER = 120 * _S
-_FROZEN_AFTER = 5 * _S
+_SILENCE = 30 * _S
+_PROBE_PATIENCE = 5 * _S
+_PROBE_MARKETS = 3
+_PROBE_AGAIN = 10 * _S
+_SWEEP = 3 * _S
+# For how long a REST book may be ahead of the stream (frames lag up to 0.9 s in recordings).
+_WITNESS_PATIENCE = 2 * _S
+_STRIKES_MOST = 3
+# For how long frames of a market just unsubscribed may still come in.
+_RETIRED_FOR = 60 * _S
 # A trade is told up to 230 ms after its price entered the hash (recordings, py-clob-client-v2#117).
 _TRADE_WINDOW = 1 * _S
 # For how long frames older than a REST book may still come in.
@@ -80,33 +95,59 @@ class PolymarketSession:
     """A :class:`arb_pipeline.venues.base.Session` of Polymarket's market channel.
 
     Attributes:
-        counters: ``hash_verified``, ``hash_unverifiable``, ``hash_advisory`` (mismatches forgiven right after a
-            trade), ``ignored_entries`` (of tokens not subscribed), ``stale_entries`` (older than a REST book),
-            ``repeated_lifecycle``.
+        counters: ``hash_verified``, ``hash_unverifiable``, ``hash_skipped`` (not in the sample), ``hash_advisory``
+            (mismatches forgiven right after a trade), ``ignored_entries`` (of tokens not subscribed),
+            ``stale_entries`` (older than a REST book), ``repeated_lifecycle``, ``witness_same``, ``witness_told`` (a
+            state that the stream told before), ``witness_undecided`` (the stream had moved on),
+            ``witness_overtaken`` (a matching hash of a later state refuted it).
     """
 
     venue = "polymarket"
 
-    def __init__(self, connection_id: str, url: str, *, accept_unknown: bool = False, data_age_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        connection_id: str,
+        url: str,
+        *,
+        accept_unknown: bool = False,
+        data_age_s: float = 60.0,
+        hash_sample: int = 1,
+        witness_s: float = 60.0,
+        witness_sample: int = 10,
+    ) -> None:
         """Make a session; nothing is dialled.
 
         Args:
             connection_id: goes into rows and names the connection.
             url: the market channel.
             accept_unknown: take markets that nobody subscribed (replay); the first token seen of one counts as YES.
-            data_age_s: silence of the connection after which its books are compared with REST, seconds.
+            data_age_s: silence of a market after which its book is compared with REST, seconds.
+            hash_sample: one hash in so many is computed, 1 for all: those divisible by it.
+            witness_s: seconds between comparisons of books with REST whether silent or not; 0 for none.
+            witness_sample: how many books each time.
         """
         self.connection_id = connection_id
         self.counters: Counter[str] = Counter()
         self._url = url
         self._accept_unknown = accept_unknown
         self._data_age = round(data_age_s * _S)
+        self._silence = min(_SILENCE, self._data_age)
+        self._hash_sample = hash_sample
+        self._witness_every = round(witness_s * _S)
+        self._witness_sample = witness_sample
+        self._witness_at = 0
+        self._retired: dict[str, int] = {}
+        """Tokens and markets unsubscribed a moment ago, and until when frames about them are no surprise."""
+        self._probe_ticks = 0
+        """Ticks since a sign of life was asked of the stream; 0 if it owes none."""
+        self._reconnecting = False
         self._markets: dict[str, MarketBook] = {}
         self._tokens: dict[str, tuple[MarketBook, bool]] = {}
         self._connected = False
         self._opened = False
         self._named: set[str] = set()
-        self._now = self._ping_ns = self._frame_ns = self._data_ns = self._probe_ns = self._frozen_ns = 0
+        self._now = self._ping_ns = self._data_ns = self._probe_ns = self._ticked_ns = 0
+        self._swept_ns = self._witness_ns = 0
         self._lifecycle: dict[tuple[str, str], None] = {}
         self._trade_repeats: Counter[str] = Counter()
         self._out: list[Output] = []
@@ -127,8 +168,10 @@ class PolymarketSession:
         self._connected = True
         self._opened = False
         self._named.clear()
-        self._ping_ns = self._frame_ns = self._data_ns = self._probe_ns = now_ns
-        self._frozen_ns = 0
+        self._ping_ns = self._data_ns = self._ticked_ns = self._swept_ns = self._witness_ns = now_ns
+        self._probe_ticks = 0
+        self._reconnecting = False
+        self._retired.clear()
         for market in self._markets.values():
             market.void()
         self._ask(list(self._markets.values()))
@@ -160,11 +203,15 @@ class PolymarketSession:
             if market is None:
                 market = self._markets[facts.market_id] = MarketBook(facts)
             elif not market.hashed:
+                for token in (market.yes, market.no):
+                    self._tokens.pop(token, None)
                 market.learn(facts)
             self._index(market)
+            for name in (market.market_id, market.yes, market.no):
+                self._retired.pop(name, None)
             wanted.append(market)
         if self._connected:
-            self._ask(wanted)
+            self._ask(list(dict.fromkeys(wanted)))
         return self._take()
 
     def unsubscribe(self, market_ids: Sequence[str], now_ns: int) -> list[Output]:
@@ -177,8 +224,10 @@ class PolymarketSession:
                 continue
             for token in (market.yes, market.no):
                 self._tokens.pop(token, None)
-            if market.gap_cause:
-                self._out.append(GapClosed(market_id, now_ns, "unsubscribed"))
+            if self._connected:
+                until = now_ns + _RETIRED_FOR
+                self._retired.update(dict.fromkeys((market_id, market.yes, market.no), until))
+            self._close_gap(market, "unsubscribed")
             if market.yes in self._named:
                 self._named.discard(market.yes)
                 tokens.append(market.yes)
@@ -187,13 +236,16 @@ class PolymarketSession:
         return self._take()
 
     def tick(self, now_ns: int) -> list[Output]:
-        """Text ``PING`` each 10 s, deadlines of snapshots and doubts, silence.
+        """Text ``PING`` each 10 s, deadlines of snapshots, doubts and witnesses, signs of life.
 
         Liveness is the age of data: a frozen stream goes on answering ``PONG``.
         """
         if not self._connected:
             return []
         self._begin(now_ns)
+        if now_ns < self._ticked_ns:
+            self._step_back()
+        self._ticked_ns = now_ns
         if now_ns - self._ping_ns >= _PING_EVERY:
             self._ping_ns = now_ns
             self._out.append(Send(wire.PING))
@@ -201,16 +253,84 @@ class PolymarketSession:
             if market.doubt_ns and now_ns >= market.doubt_ns:
                 self._anomaly(AnomalyKind.HASH_MISMATCH, "no hash matched since the last trade", market.market_id)
                 self._distrust(market, "hash_mismatch")
+            if market.witness is not None and now_ns >= market.witness.until_ns:
+                self._left_out(market, market.witness)
             if market.deadline_ns and now_ns >= market.deadline_ns:
+                if market.book is None:
+                    self._open_gap(market, "missing_snapshot", market.since_ns)
                 self._want_book(market, market.gap_cause or "missing_snapshot")
-        if self._markets and now_ns - max(self._data_ns, self._probe_ns) >= self._data_age:
-            self._probe_ns = now_ns
-            self._fetch.setdefault("silence", []).extend(self._markets)
-        dead = now_ns - self._frame_ns >= _DEAD_AFTER
-        if dead or (self._frozen_ns and now_ns - self._frozen_ns >= _FROZEN_AFTER):
-            self._frame_ns, self._frozen_ns = now_ns, 0
-            self._out.append(Reconnect("no frame for 120 s" if dead else "stream is silent while books change"))
-        return self._take()
+        self._sweep()
+        self._watch_stream()
+        for name in [name for name, until in self._retired.items() if until <= now_ns]:
+            del self._retired[name]
+        return self._finish()
+
+    def _sweep(self) -> None:
+        """Ask REST for the books of silent markets, and for a sample of all, in one request each."""
+        now = self._now
+        if now - self._swept_ns < _SWEEP:
+            return
+        self._swept_ns = now
+        synced = [market for market in self._markets.values() if market.in_sync]
+        # What would be due before the next sweep is asked for now, so that no age is exceeded.
+        age = self._data_age - _SWEEP
+        for market in synced:
+            silent = now - max(market.data_ns, market.alive_ns) >= age
+            if silent and now - market.probe_ns >= market.probe_wait:
+                market.probe_wait = min(2 * market.probe_wait or _PROBE_AGAIN, _FETCH_AGAIN_MOST)
+                self._compare(market, "silence")
+        if self._witness_every and synced and now - self._witness_ns >= self._witness_every:
+            self._witness_ns = now
+            first = self._witness_at % len(synced)
+            chosen = (synced[first:] + synced[:first])[: self._witness_sample]
+            self._witness_at = first + len(chosen)
+            for market in chosen:
+                self._compare(market, "witness")
+
+    def _compare(self, market: MarketBook, cause: str) -> None:
+        market.probe_ns = self._now
+        self._fetch.setdefault(cause, []).append(market.market_id)
+
+    def _watch_stream(self) -> None:
+        """A connection without data gets one chance to show that it is merely quiet."""
+        if self._reconnecting or not self._named:
+            return
+        if self._probe_ticks:
+            self._probe_ticks += 1
+            # One tick alone decides nothing: the clock may have been set.
+            if self._probe_ticks > 2 and self._now - self._probe_ns >= _PROBE_PATIENCE:
+                self._reconnecting = True
+                self._out.append(Reconnect("no data, and a subscription was not answered"))
+        elif self._now - self._data_ns >= self._silence:
+            self._probe_ticks, self._probe_ns = 1, self._now
+            asked = [market for market in self._markets.values() if market.yes in self._named]
+            self._subscribe_again(sorted(asked, key=lambda market: market.data_ns)[-_PROBE_MARKETS:])
+
+    def _subscribe_again(self, markets: list[MarketBook]) -> None:
+        """Have the venue send these books: it refuses to subscribe a token that is subscribed."""
+        tokens = [market.yes for market in markets]
+        for market in markets:
+            market.probed = True
+        self._send({"operation": "unsubscribe", "assets_ids": tokens})
+        self._send({"operation": "subscribe", "assets_ids": tokens, "custom_feature_enabled": True})
+
+    def _step_back(self) -> None:
+        """The clock was set back: no time of before lies ahead of it, or all waiting would last as long as the step."""
+        now = self._now
+        self._ping_ns, self._data_ns = min(self._ping_ns, now), min(self._data_ns, now)
+        self._probe_ns, self._swept_ns = min(self._probe_ns, now), min(self._swept_ns, now)
+        self._witness_ns = min(self._witness_ns, now)
+        self._retired = {name: min(until, now + _RETIRED_FOR) for name, until in self._retired.items()}
+        for market in self._markets.values():
+            market.data_ns, market.trusted_ns = min(market.data_ns, now), min(market.trusted_ns, now)
+            market.alive_ns, market.probe_ns = min(market.alive_ns, now), min(market.probe_ns, now)
+            market.since_ns = min(market.since_ns, now)
+            market.doubt_ns = min(market.doubt_ns, now + _TRADE_WINDOW)
+            market.trade_until = min(market.trade_until, now + _TRADE_WINDOW)
+            market.deadline_ns = min(market.deadline_ns, now + market.fetch_wait)
+            market.floor_until = min(market.floor_until, now + _IN_FLIGHT)
+            if market.witness is not None:
+                market.witness = market.witness._replace(until_ns=min(market.witness.until_ns, now + _WITNESS_PATIENCE))
 
     # --- what is asked ---------------------------------------------------------------------------------------
 
@@ -233,10 +353,18 @@ class PolymarketSession:
 
     def receive(self, frame: str | bytes, recv_ns: int) -> list[Output]:
         """Turn one frame into events and commands; never raises, whatever the frame."""
-        self._now = self._frame_ns = recv_ns
+        self._now = recv_ns
         if len(frame) < 8 and frame.strip() in (wire.PONG, b"PONG"):
             return []
-        text = frame if isinstance(frame, str) else frame.decode(errors="replace")
+        if isinstance(frame, bytes):
+            try:
+                text = frame.decode()
+            except UnicodeDecodeError as error:
+                self._raw = frame.decode(errors="backslashreplace")
+                self._unreadable(error)
+                return self._finish()
+        else:
+            text = frame
         self._raw = text
         if text[:1] == "[":
             self._array(text)
@@ -254,7 +382,8 @@ class PolymarketSession:
         self._raw = body.decode(errors="replace")
         market = self._markets.get(market_id)
         if market is None:
-            self._anomaly(AnomalyKind.UNKNOWN_MARKET, "REST book of a market not subscribed", market_id)
+            if market_id not in self._retired:
+                self._anomaly(AnomalyKind.UNKNOWN_MARKET, "REST book of a market not subscribed", market_id)
             return self._take()
         try:
             message = wire.decode_book(body)
@@ -269,6 +398,10 @@ class PolymarketSession:
             return self._take()
         if verdict is Verdict.MISMATCH:
             self._anomaly(AnomalyKind.HASH_MISMATCH, "REST book does not match its own hash", market_id)
+        elif verdict is Verdict.UNVERIFIABLE and market.hashed and not (market.hash_v2 or message.version == "v2"):
+            self._anomaly(AnomalyKind.MISSING_FIELD, "REST book without its hash or an input of it", market_id)
+        elif market.in_sync:
+            self._take_witness(market, message, claim, sides, verdict)
         else:
             self._take_rest(market, message, claim, sides, verdict)
         return self._finish()
@@ -298,6 +431,8 @@ class PolymarketSession:
         except (ValueError, RecursionError) as error:
             self._unreadable(error)
             return
+        # Also an empty one: it answers a subscription.
+        self._heard()
         for element in elements:
             self._raw = bytes(element).decode(errors="replace")
             self._message(self._raw)
@@ -335,7 +470,7 @@ class PolymarketSession:
 
     def _heard(self) -> None:
         self._data_ns = self._now
-        self._frozen_ns = 0
+        self._probe_ticks = 0
 
     def _unreadable(self, error: Exception) -> None:
         """Count a message that could not be read; the books that it may have changed are not taken on trust."""
@@ -358,8 +493,7 @@ class PolymarketSession:
         message = wire.decode_book(text)
         found = self._market_of(message.market, message.asset_id)
         if found is None:
-            detail = f"book of asset_id {message.asset_id[:90]!r}, which nobody subscribed"
-            self._anomaly(AnomalyKind.UNKNOWN_MARKET, detail, message.market[:70])
+            self._not_ours("book", message.market, message.asset_id)
             return
         market, is_yes = found
         claim = _claim(market, message)
@@ -372,6 +506,14 @@ class PolymarketSession:
 
     def _take_book(self, market: MarketBook, message: wire.BookMessage, claim: Claim, sides: _Sides) -> None:
         last = market.last
+        if market.probed:
+            market.probed = False
+            if market.in_sync and market.same(*sides):
+                self._proven(market)
+                market.data_ns = self._now
+                return
+            if market.in_sync:
+                self._open_gap(market, "silent_market", market.trusted_ns)
         if market.in_sync and claim.hash and last is not None and claim.hash == last.hash == market.last_book_hash:
             self._anomaly(AnomalyKind.DUPLICATE, "the same book again", market.market_id)
             market.data_ns = self._now
@@ -379,6 +521,7 @@ class PolymarketSession:
         market.tell_inputs(message)
         first = market.book is None
         market.replace(*sides, claim.stamp_ns)
+        market.witness = None
         market.last_book_hash = claim.hash
         if not first and message.last_trade_price is None:
             # A book in mid-stream follows a trade.
@@ -461,12 +604,18 @@ class PolymarketSession:
         if verdict is None or not market.in_sync:
             return
         top_agrees = self._top_agrees(market, told, claim.is_yes)
-        if verdict is Verdict.VERIFIED:
+        if verdict is Verdict.SKIPPED and not (top_agrees and mirrors):
+            verdict = self._verify(market, claim, search=False)
+            self._judge(market, claim, verdict)
+        if verdict is Verdict.VERIFIED or not market.in_sync:
             return
         if not top_agrees:
             self._distrust(market, "top_mismatch")
-        elif not mirrors and verdict is Verdict.UNVERIFIABLE:
-            self._distrust(market, "mirror_mismatch")
+        elif verdict is Verdict.UNVERIFIABLE:
+            if mirrors:
+                market.trusted_ns = self._now
+            else:
+                self._distrust(market, "mirror_mismatch")
 
     def _mirrors(self, market: MarketBook, changes: list[Change], no: list[wire.PriceChange]) -> bool:
         """Whether the NO entries say the same as the YES changes, in any order; counted if not."""
@@ -496,7 +645,11 @@ class PolymarketSession:
         changes = [Change(told.side == "BUY", level_price(told.price), level_size(told.size)) for told in _old(message)]
         if not is_yes:
             changes = [Change(not is_bid, ONE - price, size) for is_bid, price, size in changes]
-        self._apply(market, changes, Claim(is_yes, message.timestamp, wire.venue_ns(message.timestamp), message.hash))
+        claim = Claim(is_yes, message.timestamp, wire.venue_ns(message.timestamp), message.hash)
+        verdict = self._apply(market, changes, claim)
+        if verdict is Verdict.UNVERIFIABLE and market.in_sync:
+            # This form tells no best prices: there is nothing better to go by.
+            market.trusted_ns = self._now
 
     def _apply(self, market: MarketBook, changes: list[Change], claim: Claim) -> Verdict | None:
         """Apply YES changes and check the hash told with them; None if they were not applied."""
@@ -521,18 +674,44 @@ class PolymarketSession:
             out.append(BookDelta(market_id, "bid" if is_bid else "ask", price, size, now, stamp_ns, None, epoch))
         market.last_book_hash = ""
         self._touched[market_id] = market
-        verdict = self._verify(market, claim, search=False)
+        market.strikes = 0
+        if self._hash_sample == 1 or self._is_due(market, claim):
+            verdict = self._verify(market, claim, search=False)
+            if verdict is Verdict.VERIFIED and market.in_sync and not book.crossed:
+                market.trusted_ns = now
+                market.doubt_ns = 0
+            else:
+                self._judge(market, claim, verdict)
+        else:
+            verdict = Verdict.SKIPPED
+            self._note(market, claim)
+            self.counters["hash_skipped"] += 1
+        if market.witness is not None:
+            self._meet(market, market.witness, claim, verdict)
+        return verdict
+
+    def _is_due(self, market: MarketBook, claim: Claim) -> bool:
+        """Whether a change's hash is to be computed: chosen by the hash itself, and always where there is any doubt."""
+        book = market.book
+        assert book is not None
+        if not market.in_sync or market.doubt_ns or market.witness is not None or book.crossed:
+            return True
+        try:
+            return int(claim.hash[:8], 16) % self._hash_sample == 0
+        except ValueError:
+            return True
+
+    def _judge(self, market: MarketBook, claim: Claim, verdict: Verdict) -> None:
+        """What the verdict on a change means for the trust in its book."""
         if verdict is Verdict.MISMATCH:
             if market.in_sync:
                 self._mismatch(market, claim)
         elif not market.in_sync:
             if verdict is Verdict.VERIFIED:
                 self._trust(market, "ws", "hash_verified")
-        elif not (book.crossed and self._crossed(market, verdict)):
-            market.trusted_ns = now
-            if verdict is Verdict.VERIFIED:
-                market.doubt_ns = 0
-        return verdict
+        elif not self._crossed(market, verdict) and verdict is Verdict.VERIFIED:
+            market.trusted_ns = self._now
+            market.doubt_ns = 0
 
     def _top_agrees(self, market: MarketBook, told: wire.PriceChange, is_yes: bool) -> bool:
         """Whether the best prices told with a change are the book's own; counted if not."""
@@ -551,14 +730,18 @@ class PolymarketSession:
 
     def _verify(self, market: MarketBook, claim: Claim, *, search: bool) -> Verdict:
         verdict = market.verify(claim, search=search)
-        market.last = claim
-        market.venue_ns = claim.stamp_ns
-        market.data_ns = self._now
+        self._note(market, claim)
         if verdict is Verdict.VERIFIED:
             self.counters["hash_verified"] += 1
         elif verdict is Verdict.UNVERIFIABLE:
             self.counters["hash_unverifiable"] += 1
         return verdict
+
+    def _note(self, market: MarketBook, claim: Claim) -> None:
+        market.last = claim
+        market.venue_ns = claim.stamp_ns
+        market.data_ns = self._now
+        market.hashes.append(claim.hash)
 
     def _mismatch(self, market: MarketBook, claim: Claim) -> None:
         if market.in_sync and self._now < market.trade_until:
@@ -584,9 +767,15 @@ class PolymarketSession:
     def _open_gap(self, market: MarketBook, cause: str, from_ns: int) -> None:
         market.in_sync = False
         market.doubt_ns = 0
+        market.witness = None
         if not market.gap_cause:
-            market.gap_cause = cause
-            self._out.append(GapOpened(market.market_id, cause, from_ns))
+            market.gap_cause, market.gap_from_ns = cause, min(from_ns, self._now)
+            self._out.append(GapOpened(market.market_id, cause, market.gap_from_ns))
+
+    def _close_gap(self, market: MarketBook, recovery: str) -> None:
+        if market.gap_cause:
+            market.gap_cause = ""
+            self._out.append(GapClosed(market.market_id, max(self._now, market.gap_from_ns), recovery))
 
     def _distrust(self, market: MarketBook, cause: str) -> None:
         """Open a gap from the last moment that the book was proven, and ask REST for the book."""
@@ -611,23 +800,15 @@ class PolymarketSession:
         market.trusted_ns = self._now
         market.doubt_ns = market.deadline_ns = market.fetch_wait = 0
         self._out.append(_snapshot(market, self._now, reason, source))
-        if market.gap_cause:
-            market.gap_cause = ""
-            self._out.append(GapClosed(market.market_id, self._now, recovery))
+        self._close_gap(market, recovery)
         self._touched[market.market_id] = market
 
     def _take_rest(
         self, market: MarketBook, message: wire.BookMessage, claim: Claim, sides: _Sides, verdict: Verdict
     ) -> None:
-        """Make a REST book the book, unless it tells nothing new or is older than what can be made up for."""
-        if market.book is not None and (
-            (market.in_sync and self._agrees(market, claim, sides)) or claim.stamp_ns < market.covered_ns
-        ):
+        """Make a REST book the book, unless it is older than what can be made up for."""
+        if market.book is not None and claim.stamp_ns < market.covered_ns:
             return
-        if market.in_sync:
-            # The stream was silent while the book moved on: what lies between was missed.
-            self._frozen_ns = self._now
-            self._open_gap(market, "rest_ahead", min(market.data_ns, self._now))
         market.tell_inputs(message)
         market.hashed = market.hashed or verdict is Verdict.VERIFIED
         received = [told for told in market.recent if told[1] >= claim.stamp_ns]
@@ -659,16 +840,53 @@ class PolymarketSession:
             market.remember(change, stamp_ns)
         return Verdict.UNVERIFIABLE if market.last is None else market.verify(market.last, search=False)
 
-    def _agrees(self, market: MarketBook, claim: Claim, sides: _Sides) -> bool:
-        """Whether a REST book is no reason to replace a book in sync: it is the same, or older."""
+    # --- the witness -----------------------------------------------------------------------------------------
+
+    def _take_witness(
+        self, market: MarketBook, message: wire.BookMessage, claim: Claim, sides: _Sides, verdict: Verdict
+    ) -> None:
+        """Compare a book in sync with a REST book, which may be a moment older or younger."""
+        market.probe_wait = 0
+        market.alive_ns = self._now
         if market.same(*sides):
-            return True
-        if market.venue_ns is None or claim.stamp_ns > market.venue_ns:
-            return False
-        if claim.stamp_ns == market.venue_ns:
-            # One of the two lacks a change of this very millisecond; the next answer tells which.
-            self._distrust(market, "rest_mismatch")
-        return True
+            self.counters["witness_same"] += 1
+            self._proven(market)
+        elif claim.hash and claim.hash in market.hashes:
+            self.counters["witness_told"] += 1
+        elif market.venue_ns is not None and claim.stamp_ns < market.venue_ns:
+            self.counters["witness_undecided"] += 1
+        else:
+            market.witness = Witness(message, claim, sides, verdict, self._now + _WITNESS_PATIENCE)
+
+    def _proven(self, market: MarketBook) -> None:
+        """REST, or a snapshot asked for, showed the very book: all was well when it was asked."""
+        market.trusted_ns = max(market.trusted_ns, market.probe_ns)
+        market.doubt_ns = 0
+        market.witness = None
+
+    def _meet(self, market: MarketBook, witness: Witness, claim: Claim, verdict: Verdict) -> None:
+        """The stream moved on: has it come to what REST told before?"""
+        if claim.hash == witness.claim.hash or market.same(*witness.sides):
+            market.witness = None
+        elif claim.stamp_ns > witness.claim.stamp_ns:
+            market.witness = None
+            if verdict is Verdict.VERIFIED:
+                self.counters["witness_overtaken"] += 1
+            elif market.in_sync:
+                self._distrust(market, "rest_mismatch")
+
+    def _left_out(self, market: MarketBook, witness: Witness) -> None:
+        """The stream never told what REST did: a gap back to the last proof; the token is subscribed again."""
+        self._open_gap(market, "rest_ahead", market.trusted_ns)
+        self._take_rest(market, witness.message, witness.claim, witness.sides, witness.verdict)
+        if not market.in_sync and not market.asked:
+            self._want_book(market, "rest_ahead")
+        market.strikes += 1
+        if market.strikes == _STRIKES_MOST and not self._reconnecting:
+            self._reconnecting = True
+            self._out.append(Reconnect(f"{market.market_id} stays silent while its book changes"))
+        elif market.strikes < _STRIKES_MOST and market.yes in self._named:
+            self._subscribe_again([market])
 
     # --- the other events ------------------------------------------------------------------------------------
 
@@ -676,7 +894,7 @@ class PolymarketSession:
         message = wire.decode_last_trade_price(text)
         found = self._market_of(message.market, message.asset_id)
         if found is None:
-            self._anomaly(AnomalyKind.UNKNOWN_MARKET, "trade of a market not subscribed", message.market[:70])
+            self._not_ours("trade", message.market, message.asset_id)
             return
         market, is_yes = found
         price = parse_trade_price(message.price)
@@ -736,7 +954,7 @@ class PolymarketSession:
         market.tick = tick
         market.epoch += 1
         details = {"old_tick_size": message.old_tick_size, "new_tick_size": message.new_tick_size}
-        self._out.append(MarketChange(market.market_id, "", "tick_size_change", self._now, details))
+        self._out.append(MarketChange(market.market_id, "", "tick_size_change", self._now, details, change="tick"))
         if market.in_sync and not market.doubt_ns:
             market.trusted_ns = self._now
         self._distrust(market, "tick_size_change")
@@ -767,7 +985,19 @@ class PolymarketSession:
         if winner is not None:
             details["result"] = "yes" if winner[1] else "no"
         event_id = message.event_message.id if message.event_message else ""
-        self._out.append(MarketChange(message.market, event_id, message.event_type, self._now, details))
+        created = message.event_type == "new_market"
+        self._out.append(
+            MarketChange(
+                message.market,
+                event_id,
+                message.event_type,
+                self._now,
+                details,
+                change="created" if created else "determined",
+                facts=_new_facts(message) if created else None,
+                effective_ns=None if created else _stamp_ns(message.timestamp),
+            )
+        )
 
     # --- helpers ---------------------------------------------------------------------------------------------
 
@@ -776,6 +1006,7 @@ class PolymarketSession:
         wanted = [market for market in markets if market.yes not in self._named]
         tokens = [market.yes for market in wanted]
         for market in wanted:
+            market.since_ns = self._now
             market.deadline_ns = self._now + _SNAPSHOT_DEADLINE
         self._named.update(tokens)
         if not tokens:
@@ -793,6 +1024,14 @@ class PolymarketSession:
         self._tokens[market.yes] = (market, True)
         if market.no:
             self._tokens[market.no] = (market, False)
+
+    def _not_ours(self, what: str, market_id: str, asset_id: str) -> None:
+        """Something of a token that nobody subscribed, or no longer."""
+        if asset_id in self._retired or market_id in self._retired:
+            self.counters["ignored_entries"] += 1
+            return
+        detail = f"{what} of asset_id {asset_id[:90]!r}, which nobody subscribed"
+        self._anomaly(AnomalyKind.UNKNOWN_MARKET, detail, market_id[:70])
 
     def _market_of(self, market_id: str, asset_id: str) -> tuple[MarketBook, bool] | None:
         """The market of a token, and whether the token is its YES; None if nobody asked for it."""
@@ -852,6 +1091,31 @@ def _kind(error: Exception) -> AnomalyKind:
 
 def _claim(market: MarketBook, message: wire.BookMessage) -> Claim:
     return Claim(message.asset_id == market.yes, message.timestamp, wire.venue_ns(message.timestamp), message.hash)
+
+
+def _stamp_ns(timestamp: str) -> int | None:
+    try:
+        return wire.venue_ns(timestamp) if timestamp else None
+    except ValueError:
+        return None
+
+
+def _new_facts(message: wire.Lifecycle) -> MarketFacts | None:
+    """What it takes to subscribe a new market: its tokens. Inputs of the hash that are not told it finds itself."""
+    tokens = message.clob_token_ids or message.assets_ids or []
+    if len(tokens) != 2:
+        return None
+    try:
+        tick = level_price(message.order_price_min_tick_size or "0.01")
+    except UnitError:
+        tick = MarketFacts(venue="", market_id="").tick
+    return MarketFacts(
+        venue=PolymarketSession.venue,
+        market_id=message.market,
+        yes_token_id=tokens[0],
+        no_token_id=tokens[1],
+        tick=tick,
+    )
 
 
 def _old(message: wire.OldPriceChange) -> list[wire.Change]:

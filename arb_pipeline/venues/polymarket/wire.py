@@ -180,6 +180,10 @@ class Lifecycle(msgspec.Struct):
     market: str
     winning_asset_id: str | None = None
     event_message: _EventMessage | None = None
+    timestamp: str = ""
+    clob_token_ids: list[str] | None = None
+    assets_ids: list[str] | None = None
+    order_price_min_tick_size: str | None = None
 
 
 class Head(msgspec.Struct):

@@ -397,9 +397,7 @@ async def test_another_refusal_of_books_is_an_error() -> None:
 
 
 def test_one_connection_up_to_five_thousand_markets() -> None:
-    many = facts(*(f"M{number}" for number in range(5_001)))
-    assert [len(group) for group in Kalshi().connection_groups(many, Settings())] == [5_000, 1]
-    assert Kalshi().connection_groups([], Settings()) == []
+    assert Kalshi().markets_per_connection(Settings()) == 5_000
 
 
 def test_it_is_a_venue_that_streams_only_with_a_key() -> None:

@@ -104,6 +104,16 @@ def wire() -> Wire:
 @pytest.fixture
 def live(wire: Wire) -> Wire:
     """Two markets subscribed, acknowledged on sids 1 to 3 and in sync."""
+    return lively(wire)
+
+
+@pytest.fixture
+def strict() -> Wire:
+    """The same, of a session that takes no market that nobody subscribed."""
+    return lively(Wire(KalshiSession("c1", accept_unknown=False)))
+
+
+def lively(wire: Wire) -> Wire:
     wire.subscribe(A, B)
     for sid, channel in enumerate(("orderbook_delta", "trade", "ticker"), 1):
         wire.feed(frame("subscribed", id=1, msg={"channel": channel, "sid": sid}))
@@ -251,7 +261,7 @@ def test_a_negative_level_is_untrusted_until_the_snapshot(live: Wire) -> None:
     outputs = live.feed(snapshot(4, A, YES, NO, id=ask["id"]))
     assert only(BookSnapshot, outputs).reason == "resync"
     assert live.session.in_sync(A)
-    assert not live.wait(60)
+    assert not live.wait(20)
 
 
 # --- sequence ------------------------------------------------------------------------------------------------
@@ -285,7 +295,7 @@ def test_a_gap_makes_every_book_of_its_sid_suspect_until_its_snapshot(live: Wire
     assert only(Quote, outputs).in_sync
     assert live.session.in_sync(A)
     assert live.book.bid_levels() == [(1000, C)]
-    assert not live.wait(60)
+    assert not live.wait(20)
 
 
 def test_control_frames_count(live: Wire) -> None:
@@ -436,7 +446,29 @@ def test_lifecycle_messages(live: Wire) -> None:
         ("", "KXA-26NOV", "event_fee_update"),
     ]
     assert changes[0].details == {"market_ticker": A, "event_type": "determined", "result": "yes"}
+    assert [change.change for change in changes] == ["determined", "created", "event", "fees"]
     assert not anomalies(live.said)
+
+
+def test_a_created_market_can_be_subscribed_from_its_message(live: Wire) -> None:
+    msg = {
+        "market_ticker": "C",
+        "event_type": "created",
+        "open_ts": 1794303000,
+        "close_ts": 1794389400,
+        "additional_metadata": {"event_ticker": "KXA-26NOV", "title": "…"},
+    }
+    change = only(MarketChange, live.feed(frame("market_lifecycle_v2", 4, 1, msg=msg)))
+    assert (change.change, change.event_id) == ("created", "KXA-26NOV")
+    assert (change.open_ns, change.close_ns) == (1794303000 * SECOND, 1794389400 * SECOND)
+    assert change.facts is not None
+    commands = sent(live.session.subscribe([change.facts], live.now))
+    assert commands[0]["params"]["market_tickers"] == ["C"]
+    settled = {"market_ticker": "C", "event_type": "settled", "settled_ts": 1794312800}
+    change = only(MarketChange, live.feed(frame("market_lifecycle_v2", 4, 2, msg=settled)))
+    assert (change.change, change.effective_ns) == ("settled", 1794312800 * SECOND)
+    event = {"event_ticker": "KXA-26NOV", "series_ticker": "KXA"}
+    assert only(MarketChange, live.feed(frame("event_lifecycle", 4, 3, msg=event))).series_id == "KXA"
 
 
 # The discriminators of Kalshi AsyncAPI 2.0.0.
@@ -664,11 +696,12 @@ def test_a_missing_snapshot_is_asked_for_and_then_fetched(wire: Wire) -> None:
     outputs = wire.wait(2)
     assert only(GapOpened, outputs) == GapOpened(A, "snapshot_missing", subscribed_at)
     assert sent(outputs)[0]["params"] == {"sids": [1], "action": "get_snapshot", "market_tickers": [A]}
+    wire.feed(delta(2, "yes", "0.3700", "1.00", B))
     outputs = wire.wait(21)
     assert only(FetchBooks, outputs).market_ids == (A,)
-    wire.feed(snapshot(2, A, YES, NO))
+    wire.feed(snapshot(3, A, YES, NO))
     assert only(GapClosed, wire.said).market_id == A
-    assert wire.wait(300) == []
+    assert wire.wait(20) == []
 
 
 def test_without_an_acknowledgement_the_subscription_is_repeated(wire: Wire) -> None:
@@ -684,8 +717,87 @@ def test_a_socket_that_answers_nothing_is_given_up_once(wire: Wire) -> None:
     assert wire.wait(61) == []
 
 
-def test_quiet_markets_are_no_reason_to_reconnect(live: Wire) -> None:
-    assert live.wait(3600) == []
+def test_quiet_markets_are_asked_for_a_sign_of_life_and_no_reason_to_reconnect(live: Wire) -> None:
+    assert live.wait(26) == []
+    (ask,) = sent(live.wait(3))  # the socket is silent for as good as 30 s: one market's book will do
+    assert ask["params"] == {"sids": [1], "action": "get_snapshot", "market_tickers": [A]}
+    assert live.feed(snapshot(3, A, YES, NO, id=ask["id"])) == []
+    assert live.wait(6) == []
+    (ask,) = sent(live.wait(25))  # B is silent for as good as 60 s
+    assert ask["params"]["market_tickers"] == [B]
+    assert live.feed(snapshot(4, B, YES, NO, id=ask["id"])) == []
+    for _ in range(60):
+        for command in sent(live.wait(10)):
+            for ticker in command["params"]["market_tickers"]:
+                live.feed(snapshot(live.session._sids[1].next_seq, ticker, YES, NO, id=command["id"]))
+    assert not every(Reconnect, live.said)
+    assert not every(GapOpened, live.said)
+    assert not every(BookSnapshot, live.said)
+    assert not every(Anomaly, live.said)
+
+
+def test_a_frozen_socket_is_left_by_the_age_of_its_data(live: Wire) -> None:
+    last = live.now
+    live.feed(frame("ticker", 3, msg={"market_ticker": A, "price_dollars": "0.3700"}))
+    seconds = 0
+    while not every(Reconnect, live.said):
+        live.wait(1)
+        seconds += 1
+        assert seconds <= 35
+    assert every(GapOpened, live.said) == [GapOpened(A, "silence", last), GapOpened(B, "silence", last)]
+    assert not live.session.in_sync(A)
+    assert live.wait(60) == []
+
+
+def test_a_silent_market_is_found_within_its_age_while_others_go_on(live: Wire) -> None:
+    last = live.now
+    seq = 2
+    for _ in range(60):
+        live.wait(1)
+        seq += 1
+        live.feed(delta(seq, "yes", "0.3700", "1.00"))
+        if asked := sent(live.said):
+            break
+    (ask,) = asked
+    assert ask["params"]["market_tickers"] == [B]
+    assert live.now - last <= 60 * SECOND
+    live.said.clear()
+    outputs = live.feed(snapshot(seq + 1, B, [("0.1000", "1.00")], NO, id=ask["id"]))
+    assert every(GapOpened, outputs) == [GapOpened(B, "silent_market", last)]
+    assert every(GapClosed, outputs) == [GapClosed(B, live.now, "snapshot")]
+    assert only(Quote, outputs).bid == 1000
+    assert live.session.in_sync(B)
+    assert live.session.in_sync(A)
+
+
+def test_the_age_of_data_is_a_setting() -> None:
+    session = KalshiSession("c1", data_age_s=10)
+    session.connected(START)
+    session.receive(snapshot(1, A, YES, NO), START)
+    assert sent(session.tick(START + 6 * SECOND)) == []
+    assert sent(session.tick(START + 9 * SECOND))
+
+
+@pytest.mark.parametrize("step", [-7200, -30, 30, 7200])
+def test_a_step_of_the_clock_costs_at_most_one_question(live: Wire, step: int) -> None:
+    live.wait(5)
+    live.now += step * SECOND
+    for _ in range(90):
+        for command in sent(live.wait(1)):
+            for ticker in command["params"]["market_tickers"]:
+                live.feed(snapshot(live.session._sids[1].next_seq, ticker, YES, NO, id=command["id"]))
+    assert not every(Reconnect, live.said)
+    assert not every(GapOpened, live.said)
+    assert live.session.in_sync(A)
+    # Waiting goes by the new time: what is lost now is asked for again soon, and gaps do not end before they begin.
+    live.said.clear()
+    live.feed(delta(live.session._sids[1].next_seq + 1, "yes", "0.3700", "1.00"))
+    live.now -= 3600 * SECOND
+    assert sent(live.wait(1) + live.wait(11))
+    live.feed(snapshot(live.session._sids[1].next_seq, A, YES, NO))
+    opened = {gap.market_id: gap.from_ns for gap in every(GapOpened, live.said)}
+    (closed,) = every(GapClosed, live.said)
+    assert closed.to_ns >= opened[A]
 
 
 @pytest.mark.parametrize("code", [10, 25])
@@ -723,19 +835,103 @@ def test_an_unknown_sid_is_subscribed_again(live: Wire) -> None:
     assert sent(outputs)[0]["params"]["market_tickers"] == [A, B]
 
 
-def test_unsubscribing_takes_a_market_off_every_sid(live: Wire) -> None:
-    live.feed(delta(4, "yes", "0.3700", "1.00"))
-    outputs = live.session.unsubscribe([A], live.now)
+def test_unsubscribing_takes_a_market_off_every_sid(strict: Wire) -> None:
+    strict.feed(delta(4, "yes", "0.3700", "1.00"))
+    outputs = strict.session.unsubscribe([A], strict.now)
     assert only(GapClosed, outputs).recovery == "unsubscribed"
     assert [command["params"] for command in sent(outputs)] == [
         {"sids": [sid], "action": "delete_markets", "market_tickers": [A]} for sid in (1, 2, 3)
     ]
-    assert live.session.book(A) is None
+    assert strict.session.book(A) is None
+    assert strict.session.unsubscribe([A], strict.now) == []
     # Frames under way are dropped, their numbers count.
-    assert live.feed(delta(5, "yes", "0.3700", "1.00"), snapshot(6, A, YES, NO)) == []
-    outputs = live.session.unsubscribe([B], live.now)
-    assert [(command["cmd"], command["params"]) for command in sent(outputs)] == [("unsubscribe", {"sids": [1, 2, 3]})]
-    assert live.feed(frame("unsubscribed", 1, 7, id=9), frame("unsubscribed", 2, 1, id=9)) == []
+    assert strict.feed(delta(5, "yes", "0.3700", "1.00"), snapshot(6, A, YES, NO)) == []
+    outputs = strict.session.unsubscribe([B], strict.now)
+    assert [(command["cmd"], command["params"]) for command in sent(outputs)] == [
+        ("unsubscribe", {"sids": [sid]}) for sid in (1, 2, 3)
+    ]
+    assert strict.feed(frame("unsubscribed", 1, 7, id=9), frame("unsubscribed", 2, 1, id=10)) == []
+    assert strict.feed(frame("unsubscribed", 2, 2, id=10)) == []
+
+
+def test_markets_join_a_running_subscription_as_long_as_there_is_room() -> None:
+    wire = Wire(KalshiSession("c1", markets_per_subscription=3, accept_unknown=False))
+    (first,) = sent(wire.subscribe(A, B))
+    for sid, channel in enumerate(("orderbook_delta", "trade", "ticker"), 1):
+        wire.feed(frame("subscribed", id=first["id"], msg={"channel": channel, "sid": sid}))
+    wire.feed(snapshot(1, A, YES, NO), snapshot(2, B, YES, NO))
+    commands = sent(wire.subscribe("C", "D", "C", A))
+    assert [command["params"] for command in commands[:3]] == [
+        {"sids": [sid], "action": "add_markets", "market_tickers": ["C"]} for sid in (1, 2, 3)
+    ]
+    assert commands[3]["cmd"] == "subscribe"
+    assert commands[3]["params"]["market_tickers"] == ["D"]
+    wire.feed(frame("ok", 1, 3, id=commands[0]["id"], msg={"market_tickers": [A, B, "C"]}))
+    assert wire.feed(snapshot(4, "C", YES, NO))
+    assert wire.session.in_sync("C")
+    assert wire.subscribe("C", "D") == []
+    # Without a snapshot it is asked for on the subscription that it joined.
+    wire.session.unsubscribe(["C"], wire.now)
+    wire.subscribe("E")
+    assert {"sids": [1], "action": "get_snapshot", "market_tickers": ["E"]} in [
+        command["params"] for command in sent(wire.wait(11))
+    ]
+
+
+def test_a_subscription_that_takes_no_more_markets_is_left_at_that(live: Wire) -> None:
+    book, trade, _ = sent(live.subscribe("C"))
+    outputs = live.feed(frame("error", id=book["id"], msg={"code": 26, "msg": "Subscription market limit exceeded"}))
+    (again,) = sent(outputs)
+    assert again["params"]["channels"] == ["orderbook_delta"]
+    assert again["params"]["market_tickers"] == ["C"]
+    outputs = live.feed(frame("error", id=trade["id"], msg={"code": 18, "msg": "Command timeout"}))
+    assert sent(outputs)[0]["params"] == {"channels": ["trade"], "market_tickers": ["C"]}
+    # No more are added to the full one.
+    assert sent(live.subscribe("D"))[0]["cmd"] == "subscribe"
+
+
+def test_memory_stays_that_of_the_markets_held() -> None:
+    wire = Wire(KalshiSession("c1", markets_per_subscription=50, accept_unknown=False))
+    session = wire.session
+    (first,) = sent(wire.subscribe(A))
+    for sid, channel in enumerate(("orderbook_delta", "trade", "ticker"), 1):
+        wire.feed(frame("subscribed", id=first["id"], msg={"channel": channel, "sid": sid}))
+    seqs = {1: 1, 2: 1, 3: 1}
+
+    def numbered(sid: int) -> int:
+        seqs[sid] += 1
+        return seqs[sid]
+
+    wire.feed(snapshot(1, A, YES, NO), frame("ok", 2, 1))
+    seqs[3] = 0
+    sizes = _sizes_of(session)
+    for number in range(5000):
+        ticker = f"KXCHURN-{number}"
+        for command in sent(wire.subscribe(ticker)):
+            sid = command["params"]["sids"][0]
+            wire.feed(frame("ok", sid, numbered(sid), id=command["id"], msg={"market_tickers": [A, ticker]}))
+        wire.feed(snapshot(numbered(1), ticker, YES, NO))
+        if number % 7 == 0:  # one that ends in doubt
+            seqs[1] += 1
+        wire.feed(delta(numbered(1), "yes", "0.3700", "1.00", ticker))
+        wire.feed(snapshot(numbered(1), A, YES, NO))
+        commands = sent(session.unsubscribe([ticker], wire.now))
+        assert wire.feed(delta(numbered(1), "yes", "0.3700", "1.00", ticker)) == []
+        for command in commands:
+            sid = command["params"]["sids"][0]
+            wire.feed(frame("ok", sid, numbered(sid), id=command["id"], msg={"market_tickers": [A]}))
+        wire.said.clear()
+    assert session.in_sync(A)
+    for name, size in _sizes_of(session).items():
+        assert size <= sizes[name] + (256 if name == "_commands" else 0), name
+
+
+def _sizes_of(session: KalshiSession) -> dict[str, int]:
+    found = {name: len(value) for name, value in vars(session).items() if isinstance(value, dict | set | list)}
+    for sid, subscription in session._sids.items():
+        found[f"markets of {sid}"] = len(subscription.markets)
+        found[f"left {sid}"] = len(subscription.left)
+    return found
 
 
 def test_a_market_dropped_before_its_acknowledgement_is_taken_off_then(wire: Wire) -> None:

@@ -728,7 +728,8 @@ def test_an_unreadable_frame_that_names_nobody_has_all_books_compared() -> None:
     assert line.in_sync
     assert line.rest() == []
     line.truth.change("BUY", "0.43", "60")
-    outputs = line.rest()
+    assert line.rest() == []
+    outputs = line.session.tick(line.truth.now + 2 * S)
     assert only(outputs, GapOpened)[0].cause == "rest_ahead"
     assert only(outputs, GapClosed)
     assert line.is_true
@@ -780,30 +781,389 @@ def test_a_missing_first_snapshot_is_fetched_and_fetched_again() -> None:
     assert line.in_sync
 
 
-def test_silence_is_compared_with_rest_and_a_frozen_stream_is_left() -> None:
+def test_a_missing_first_snapshot_is_a_gap_since_the_subscription() -> None:
+    line = Line(book=False)
+    start = line.truth.now
+    line.session.tick(start + 5 * S)
+    assert only(line.session.tick(start + 10 * S), GapOpened) == [GapOpened(MARKET, "missing_snapshot", start)]
+    assert only(line.rest(), GapClosed)[0].recovery == "rest_book"
+
+
+@pytest.mark.parametrize("frame", ["PONG", None])
+def test_a_frozen_stream_is_left_by_the_age_of_its_data(frame: str | None) -> None:
     line = Line()
     start = line.truth.now
-    line.session.receive("PONG", start + 29 * S)
-    line.feed({"market": "0x0", "event_type": "new_market"})
-    (probe,) = only(line.session.tick(start + 30 * S), FetchBooks)
-    assert probe == FetchBooks((MARKET,), "silence")
-    assert line.session.rest_book(MARKET, line.truth.rest(), start + 30 * S) == []
-    line.truth.change("BUY", "0.43", "60", after_ms=50_000)
-    line.session.tick(start + 60 * S)
-    outputs = line.session.rest_book(MARKET, line.truth.rest(), start + 60 * S)
-    assert only(outputs, GapOpened) == [GapOpened(MARKET, "rest_ahead", start)]
+    said: list[Output] = []
+    for second in range(1, 36):
+        if frame:
+            assert line.session.receive(frame, start + second * S) == []
+        assert line.feed({"market": f"0x{second}", "event_type": "new_market"})
+        said += line.session.tick(start + second * S)
+        if second < 34:
+            assert not only(said, Reconnect)
+    assert len(only(said, Reconnect)) == 1
+    assert not only(line.session.tick(start + 60 * S), Reconnect)
+    assert only(line.session.disconnected(start + 60 * S, "frozen"), GapOpened) == [GapOpened(MARKET, "frozen", start)]
+
+
+def test_a_quiet_stream_shows_that_it_lives_by_a_book_and_stays() -> None:
+    line = Line()
+    start = line.truth.now
+    said: list[Output] = []
+    for second in range(1, 200):
+        outputs = line.session.tick(start + second * S)
+        operations = [json.loads(send.frame) for send in only(outputs, Send) if send.frame != "PING"]
+        if operations:
+            assert [operation["operation"] for operation in operations] == ["unsubscribe", "subscribe"]
+            assert [operation["assets_ids"] for operation in operations] == [[YES], [YES]]
+            said += line.session.receive(json.dumps([line.truth.book()]), start + second * S + 1)
+        said += [output for output in outputs if not isinstance(output, Send | FetchBooks)]
+    assert said == []
     assert line.in_sync
-    assert not only(line.session.tick(start + 64 * S), Reconnect)
-    assert only(line.session.tick(start + 66 * S), Reconnect)
 
 
-def test_total_silence_asks_for_a_new_connection_once() -> None:
+def test_a_book_that_a_quiet_stream_had_not_told_is_a_gap() -> None:
     line = Line()
     start = line.truth.now
-    line.session.receive("PONG", start + 10 * S)
-    assert not only(line.session.tick(start + 129 * S), Reconnect)
-    assert only(line.session.tick(start + 130 * S), Reconnect)
-    assert not only(line.session.tick(start + 131 * S), Reconnect)
+    line.session.tick(start + 30 * S)
+    line.truth.change("BUY", "0.43", "60", after_ms=20_000)
+    outputs = line.session.receive(json.dumps([line.truth.book()]), start + 31 * S)
+    assert only(outputs, GapOpened) == [GapOpened(MARKET, "silent_market", start)]
+    assert only(outputs, GapClosed) == [GapClosed(MARKET, start + 31 * S, "snapshot")]
+    assert line.is_true
+    assert line.in_sync
+
+
+# --- the witness -------------------------------------------------------------------------------------------
+
+OTHER = "0x" + "b" * 64
+
+
+class Pair(Line):
+    """A line beside whose market another one goes on all the time."""
+
+    def __init__(self, **options: float) -> None:
+        self.truth = Truth()
+        self.session = PolymarketSession("c-0", URL, **options)  # type: ignore[arg-type]
+        self.other = Truth(market=OTHER, yes="1" * 70, no="2" * 70)
+        self.session.connected(self.truth.now)
+        self.session.subscribe([self.truth.facts, self.other.facts], self.truth.now)
+        self.feed([self.truth.book(), self.other.book()])
+        self.at = self.truth.now
+
+    def wait(self, seconds: int) -> list[Output]:
+        """Seconds go by in which the other market moves; what the session said of ours, and commands."""
+        said: list[Output] = []
+        for _ in range(seconds):
+            self.at += S
+            self.other.ms += 1000
+            size = str(1 + self.other.ms // 1000 % 7)
+            message = self.other.change("BUY", "0.41", size, after_ms=0)
+            self.session.receive(json.dumps(message), self.at)
+            said += self.session.tick(self.at)
+        return [output for output in said if not isinstance(output, Send) or output.frame != "PING"]
+
+    def answer(self) -> list[Output]:
+        return self.session.rest_book(MARKET, self.truth.rest(), self.at)
+
+
+def test_a_silent_market_is_compared_with_rest_within_its_age_and_proven_alive() -> None:
+    pair = Pair(witness_s=0)
+    assert pair.wait(56) == []
+    assert pair.wait(4) == [FetchBooks((MARKET,), "silence")]
+    asked = pair.at
+    assert pair.answer() == []
+    assert pair.session.counters["witness_same"] == 1
+    assert pair.wait(56) == []
+    # What is found next is dated back to the comparison, no further.
+    pair.truth.change("BUY", "0.43", "60", after_ms=100_000)
+    assert pair.wait(4) == [FetchBooks((MARKET,), "silence")]
+    assert pair.answer() == []
+    outputs = pair.wait(2)
+    (gap,) = only(outputs, GapOpened)
+    assert gap.cause == "rest_ahead"
+    assert asked - 4 * S <= gap.from_ns <= asked
+    assert only(outputs, GapClosed) == [GapClosed(MARKET, pair.at, "rest_book")]
+    assert pair.is_true
+    assert pair.in_sync
+    assert not only(outputs, Reconnect)
+    assert [json.loads(send.frame)["operation"] for send in only(outputs, Send)] == ["unsubscribe", "subscribe"]
+    assert pair.session.receive(json.dumps([pair.truth.book()]), pair.at) == []
+
+
+def test_an_unanswered_comparison_is_asked_for_again() -> None:
+    pair = Pair(witness_s=0)
+    assert only(pair.wait(66), FetchBooks) == [FetchBooks((MARKET,), "silence")]
+    assert only(pair.wait(6), FetchBooks) == [FetchBooks((MARKET,), "silence")]
+    assert pair.in_sync
+
+
+def test_a_market_that_stays_silent_costs_one_reconnect() -> None:
+    pair = Pair(witness_s=0)
+    said: list[Output] = []
+    for round_ in range(6):
+        pair.truth.change("BUY", "0.43", str(60 + round_), after_ms=62_000)
+        said += pair.wait(60)
+        said += pair.answer()
+        said += pair.wait(2)
+        assert pair.is_true
+    assert len(only(said, Reconnect)) == 1
+    assert len(only(said, GapOpened)) == len(only(said, GapClosed)) == 6
+
+
+def test_a_rest_book_a_moment_ahead_of_the_stream_is_no_gap() -> None:
+    line = Line()
+    message = line.truth.change("BUY", "0.43", "60")
+    assert line.rest() == []
+    assert [type(output) for output in line.feed(message)] == [BookDelta, Quote]
+    assert line.session.tick(line.truth.now + 9 * S) == []
+    assert line.in_sync
+
+
+def test_a_book_of_the_stream_settles_what_rest_told_before() -> None:
+    line = Line()
+    line.truth.change("BUY", "0.43", "60")
+    assert line.rest() == []
+    assert not only(line.feed(line.truth.book(full=False)), GapOpened)
+    assert line.session.tick(line.truth.now + 9 * S) == []
+    assert line.in_sync
+
+
+def test_a_rest_book_of_a_state_told_a_moment_ago_is_no_gap() -> None:
+    line = Line()
+    line.change("BUY", "0.43", "60")
+    body = line.truth.rest()
+    line.change("BUY", "0.43", "61")
+    line.change("BUY", "0.43", "62")
+    assert line.rest(body) == []
+    assert line.session.tick(line.truth.now + 9 * S) == []
+    assert line.session.counters["witness_told"] == 1
+
+
+def test_changes_of_one_millisecond_and_a_rest_book_between_them_are_no_gap() -> None:
+    line = Line()
+    first = line.truth.change("BUY", "0.43", "60")
+    body = line.truth.rest()
+    second = line.truth.change("BUY", "0.40", "5", after_ms=0)
+    line.feed(first)
+    assert line.rest(body) == []
+    assert not only(line.feed(second), GapOpened)
+    assert not only(line.session.tick(line.truth.now + 9 * S), GapOpened)
+    assert line.is_true
+
+
+def test_without_hashes_a_rest_book_that_the_stream_passes_by_is_a_gap() -> None:
+    line = Line(book=False)
+    line.feed([line.truth.book() | {"version": "v2", "hash": "a" * 40}])
+    assert line.in_sync
+    line.truth.change("BUY", "0.40", "7")  # never arrives
+    rest = json.loads(line.truth.rest()) | {"version": "v2", "hash": "f" * 40}
+    assert line.rest(json.dumps(rest).encode()) == []
+    message = line.truth.change("BUY", "0.43", "60")
+    for entry in message["price_changes"]:
+        entry["hash"] = "e" * 40
+    outputs = line.feed(message)
+    assert only(outputs, GapOpened)[0].cause == "rest_mismatch"
+    assert only(outputs, FetchBooks)
+
+
+def test_a_sample_of_all_books_is_compared_in_turn() -> None:
+    session = PolymarketSession("c-0", URL, witness_s=20, witness_sample=2)
+    truths = [Truth(market=f"0x{number:064x}", yes=f"1{number:069}", no=f"2{number:069}") for number in range(5)]
+    now = truths[0].now
+    session.connected(now)
+    session.subscribe([truth.facts for truth in truths], now)
+    session.receive(json.dumps([truth.book() for truth in truths]), now)
+    asked: list[str] = []
+    for second in range(1, 26):
+        for fetch in only(session.tick(now + second * 3 * S), FetchBooks):
+            if fetch.cause == "witness":
+                asked += fetch.market_ids
+    assert asked == [truths[number % 5].market for number in range(len(asked))]
+    assert len(asked) == 6
+
+
+def test_a_rest_book_without_its_hash_proves_nothing() -> None:
+    line = Line()
+    line.truth.change("BUY", "0.40", "1")
+    line.change("BUY", "0.39", "1")
+    body = json.loads(line.truth.rest())
+    del body["hash"]
+    assert anomalies(line.rest(json.dumps(body).encode())) == [AnomalyKind.MISSING_FIELD]
+    assert not line.in_sync
+
+
+# --- sampled hashes ----------------------------------------------------------------------------------------
+
+
+def is_due(message: dict[str, Any], sample: int) -> bool:
+    return int(message["price_changes"][0]["hash"][:8], 16) % sample == 0
+
+
+def test_the_hash_itself_chooses_which_is_computed() -> None:
+    line = Line()
+    line.session = PolymarketSession("c-0", URL, hash_sample=4)
+    line.session.connected(line.truth.now)
+    line.session.subscribe([line.truth.facts], line.truth.now)
+    line.feed([line.truth.book()])
+    counters = line.session.counters
+    due = 0
+    for size in range(1, 60):
+        message = line.truth.change("BUY", "0.40", str(size))
+        due += is_due(message, 4)
+        line.feed(message)
+        assert (counters["hash_verified"], counters["hash_skipped"]) == (1 + due, size - due)
+    assert 0 < due < 59
+    # What is lost shows at the next one computed, and is dated back to the last one.
+    while True:
+        message = line.truth.change("BUY", "0.40", str(100 + line.truth.ms % 97))
+        line.feed(message)
+        if is_due(message, 4):
+            proven = line.truth.now
+            break
+    line.truth.change("BUY", "0.30", "5")  # never arrives
+    while True:
+        message = line.truth.change("BUY", "0.40", str(200 + line.truth.ms % 97))
+        outputs = line.feed(message)
+        if is_due(message, 4):
+            break
+        assert only(outputs, GapOpened) == []
+    assert only(outputs, GapOpened) == [GapOpened(MARKET, "hash_mismatch", proven)]
+    # Untrusted, every hash is computed.
+    outputs = line.change("BUY", "0.30", "6")
+    assert only(outputs, GapClosed)[0].recovery == "hash_verified"
+    assert line.is_true
+
+
+def test_wrong_best_prices_have_the_hash_computed_at_once() -> None:
+    line = Line()
+    line.session = PolymarketSession("c-0", URL, hash_sample=10**9)
+    line.session.connected(line.truth.now)
+    line.session.subscribe([line.truth.facts], line.truth.now)
+    line.feed([line.truth.book()])
+    proven = line.truth.now
+    line.truth.change("BUY", "0.43", "60")  # never arrives
+    outputs = line.change("BUY", "0.40", "5")
+    assert anomalies(outputs) == [AnomalyKind.TOP_MISMATCH, AnomalyKind.HASH_MISMATCH]
+    assert only(outputs, GapOpened) == [GapOpened(MARKET, "hash_mismatch", proven)]
+
+
+# --- a clock that is set -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [-7200, -20, 20, 7200])
+def test_a_step_of_the_clock_opens_no_gap_and_stops_no_waiting(step: int) -> None:
+    line = Line()
+    at = line.truth.now
+    line.session.tick(at + S)
+    at += step * S
+    said: list[Output] = []
+    pings = 0
+    for second in range(1, 100):
+        at += S
+        outputs = line.session.tick(at)
+        for output in outputs:
+            pings += output == Send("PING")
+            if isinstance(output, Send) and '"subscribe"' in output.frame:
+                said += line.session.receive(json.dumps([line.truth.book()]), at)
+            if isinstance(output, FetchBooks):
+                said += line.session.rest_book(MARKET, line.truth.rest(), at)
+        said += outputs
+        if second == 30:
+            line.session.receive(json.dumps(line.truth.change("BUY", "0.40", "3")), at)
+    assert pings in (9, 10)
+    assert not only(said, GapOpened)
+    assert not only(said, Reconnect)
+    assert line.in_sync
+    # A doubt of now is dealt with now, and its gap does not end before it began.
+    line.truth.change("BUY", "0.40", "1")
+    outputs = line.session.receive(json.dumps(line.truth.change("BUY", "0.39", "1")), at)
+    (opened,) = only(outputs, GapOpened)
+    assert only(line.session.tick(at - 3600 * S), Reconnect) == []
+    assert only(line.session.tick(at - 3589 * S), FetchBooks)
+    (closed,) = only(line.session.rest_book(MARKET, line.truth.rest(), at - 3588 * S), GapClosed)
+    assert closed.to_ns >= opened.from_ns
+
+
+# --- churn -------------------------------------------------------------------------------------------------
+
+
+def test_frames_of_a_market_just_unsubscribed_are_no_surprise() -> None:
+    pair = Pair()
+    late: list[object] = [
+        pair.truth.change("BUY", "0.43", "60"),
+        pair.truth.book(full=False),
+        pair.truth.trade("0.43", "5"),
+        [pair.truth.book()],
+    ]
+    (send,) = only(pair.session.unsubscribe([MARKET, MARKET], pair.at), Send)
+    assert json.loads(send.frame)["operation"] == "unsubscribe"
+    assert pair.session.unsubscribe([MARKET], pair.at) == []
+    for message in late:
+        assert pair.feed(message) == []
+    assert pair.answer() == []
+    pair.wait(61)
+    assert anomalies(pair.feed(pair.truth.trade("0.43", "5"))) == [AnomalyKind.UNKNOWN_MARKET]
+    # It may come back.
+    (send,) = only(pair.session.subscribe([pair.truth.facts, pair.truth.facts], pair.at), Send)
+    assert json.loads(send.frame)["assets_ids"] == [YES]
+    assert only(pair.feed([pair.truth.book()]), BookSnapshot)[0].in_sync
+
+
+def test_memory_stays_that_of_the_markets_held() -> None:
+    pair = Pair()
+    session = pair.session
+    pair.wait(1)
+    before = {name: len(value) for name, value in vars(session).items() if isinstance(value, dict | set | list)}
+    for number in range(5000):
+        truth = Truth(market=f"0x{number:064x}", yes=f"1{number:069}", no=f"2{number:069}")
+        session.subscribe([truth.facts], pair.at)
+        if number % 3:
+            session.receive(json.dumps([truth.book()]), pair.at)
+        if number % 50 == 0:
+            session.receive(json.dumps(truth.change("BUY", "0.43", "60")), pair.at)
+            pair.wait(3)
+        session.unsubscribe([truth.market], pair.at)
+    pair.wait(61)
+    after = {name: len(value) for name, value in vars(session).items() if isinstance(value, dict | set | list)}
+    assert after == before
+    assert session.in_sync(OTHER)
+
+
+def test_a_new_market_can_be_subscribed_from_its_message() -> None:
+    line = Line()
+    fresh = Truth(market=OTHER, yes="1" * 70, no="2" * 70)
+    message = {
+        "market": OTHER,
+        "event_type": "new_market",
+        "assets_ids": [fresh.yes, fresh.no],
+        "clob_token_ids": [fresh.yes, fresh.no],
+        "order_price_min_tick_size": "0.01",
+        "event_message": {"id": "363111"},
+    }
+    (change,) = only(line.feed(message), MarketChange)
+    assert (change.change, change.event_id) == ("created", "363111")
+    assert change.facts is not None
+    assert (change.facts.yes_token_id, change.facts.no_token_id, change.facts.tick) == (fresh.yes, fresh.no, 100)
+    line.session.subscribe([change.facts], line.truth.now)
+    line.feed([fresh.book()])
+    assert line.session.in_sync(OTHER)
+    assert not anomalies(line.feed(fresh.change("BUY", "0.43", "60")))
+    resolved = {
+        "market": OTHER,
+        "event_type": "market_resolved",
+        "winning_asset_id": fresh.yes,
+        "timestamp": "1791300312000",
+    }
+    (change,) = only(line.feed(resolved), MarketChange)
+    assert (change.change, change.details["result"], change.effective_ns) == (
+        "determined",
+        "yes",
+        1_791_300_312_000_000_000,
+    )
+
+
+# --- the connection ends -----------------------------------------------------------------------------------
 
 
 def test_a_disconnect_opens_a_gap_that_the_next_first_snapshot_ends() -> None:

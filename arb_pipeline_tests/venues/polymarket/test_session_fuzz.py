@@ -81,6 +81,8 @@ def test_no_book_is_silently_wrong(script: list[tuple[str, str, int, int, Mutati
         assert not [output for output in said if isinstance(output, FetchBooks)]
     session.rest_book(MARKET, truth.rest(), truth.now + 4 * S)
     session.rest_book(MARKET, truth.rest(), truth.now + 4 * S)
+    # What REST told, the stream has two seconds to come to.
+    session.tick(truth.now + 7 * S)
     assert not session.in_sync(MARKET) or _right(session, truth)
     # Whatever a false time left behind ends with the next whole change and one more answer.
     session.receive(json.dumps(truth.change("BUY", "0.11", "7", after_ms=5_000)), truth.now)

@@ -156,9 +156,4 @@ async def test_books_need_the_venues_own_client_and_a_list(server: Server) -> No
 
 
 def test_connections_hold_no_more_assets_than_the_setting_says() -> None:
-    wanted = [facts(number) for number in range(7)]
-    groups = Polymarket().connection_groups(
-        [MarketFacts(venue="polymarket", market_id="unminted"), *wanted], Settings(polymarket_assets_per_connection=3)
-    )
-    assert [len(group) for group in groups] == [3, 3, 1]
-    assert [each for group in groups for each in group] == wanted
+    assert Polymarket().markets_per_connection(Settings(polymarket_assets_per_connection=3)) == 3

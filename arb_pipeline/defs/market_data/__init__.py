@@ -1,0 +1,1 @@
+"""Market data by the day: candles, and the backfill of trades."""
