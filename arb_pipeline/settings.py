@@ -121,7 +121,7 @@ class Settings(BaseSettings):
     )
     capture_max_markets: int = Field(2_000, gt=0, description="most markets per venue in one capture")
     polymarket_assets_per_connection: int = Field(200, gt=0, le=400, description="assets per Polymarket socket")
-    kalshi_markets_per_sid: int = Field(500, gt=0, description="markets per Kalshi subscription")
+    kalshi_markets_per_sid: int = Field(500, gt=0, description="markets per Kalshi subscription and socket")
     kalshi_lifecycle: bool = Field(True, description="subscribe to Kalshi's life-cycle messages of all markets")
     kalshi_data_age_s: float = Field(
         60.0, ge=10, description="silence of a Kalshi market after which its book is asked for again, seconds"

@@ -16,7 +16,6 @@ from arb_pipeline.venues.kalshi.session import KalshiSession
 
 __all__ = ["Kalshi", "KalshiAccountSession", "KalshiCredentials", "KalshiFees", "KalshiSession"]
 
-_MARKETS_PER_CONNECTION = 5_000
 _LIVE_USE_YES_PRICE = False
 
 
@@ -107,12 +106,12 @@ class Kalshi:
         """
         return kalshi_fees(market, at, settings.kalshi_account)
 
-    def markets_per_connection(
-        self,
-        settings: Settings,  # noqa: ARG002 - the interface gives it; Kalshi's limits are per connection and fixed
-    ) -> int:
-        """5,000: subscriptions inside a connection keep gaps apart already."""
-        return _MARKETS_PER_CONNECTION
+    def markets_per_connection(self, settings: Settings) -> int:
+        """As many as one subscription holds: a channel has one ``sid`` a connection, and a gap in it concerns them all.
+
+        Kalshi allows 200 connections a user by default (changelog of 2025-09-18).
+        """
+        return settings.kalshi_markets_per_sid
 
     async def fetch_books(self, client: RestClient, markets: Sequence[MarketFacts]) -> dict[str, bytes]:
         """Order books by REST in batches of 100; markets that the venue does not know are left out.

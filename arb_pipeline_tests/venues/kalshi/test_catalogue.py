@@ -396,8 +396,8 @@ async def test_another_refusal_of_books_is_an_error() -> None:
             await Kalshi().fetch_books(client, facts("M"))
 
 
-def test_one_connection_up_to_five_thousand_markets() -> None:
-    assert Kalshi().markets_per_connection(Settings()) == 5_000
+def test_a_connection_holds_one_subscription() -> None:
+    assert Kalshi().markets_per_connection(Settings(kalshi_markets_per_sid=40)) == 40
 
 
 def test_it_is_a_venue_that_streams_only_with_a_key() -> None:
