@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test lint format docs lock clean bench-fuzz bench-durable
+.PHONY: help install demo up test lint format docs lock clean bench-fuzz bench-kill bench-soak bench-faults bench-durable
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -37,8 +37,17 @@ test: $(STAMP) ## run the tests and print line coverage
 bench-fuzz: $(STAMP) ## send 100,000 mutated frames to both venues' sessions; ARB_RECORDINGS adds real ones
 	$(BIN)/python -m bench.fuzz --frames 100000
 
+bench-faults: $(STAMP) ## every fault of the local exchange against a real capture: found when, over when, what was lost
+	$(BIN)/python -m bench.faults
+
 bench-durable: $(STAMP) ## time from receipt of a frame to the fsync of its journal, at 5,000 and 50,000 frames a second
 	$(BIN)/python -m bench.durable --rates 5000 50000 --seconds 20
+
+bench-kill: $(STAMP) ## kill -9 a capture at 2,000 frames/s 20 times, and check every frame, gap and book
+	$(BIN)/python -m bench.kill
+
+bench-soak: $(STAMP) ## capture 5,000 frames/s for 30 minutes while markets come and go; memory, queues, losses
+	$(BIN)/python -m bench.soak
 
 lint: $(STAMP) ## ruff, types, and Dagster's own checks
 	$(BIN)/ruff check .

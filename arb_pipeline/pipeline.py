@@ -23,7 +23,9 @@ from arb_pipeline.arbitrage.opportunities import Evaluation, funnel
 from arb_pipeline.arbitrage.opportunities import evaluate as evaluate_pairs
 from arb_pipeline.arbitrage.pairs import Direction, MarketData, Pair
 from arb_pipeline.arbitrage.spreads import break_even, latest_spreads
+from arb_pipeline.capture.encoder import finish_journals
 from arb_pipeline.capture.export import Exported, export
+from arb_pipeline.capture.journal import journal_root
 from arb_pipeline.capture.monitor import CaptureMonitor
 from arb_pipeline.capture.recorder import Recorder
 from arb_pipeline.capture.rows import ConnectionRows, GapLedger, RowWriter
@@ -169,8 +171,11 @@ def record(
     check_target(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
-        captured = Lake(folder, lake.exchange_name)
-        summary = capture(settings.model_copy(update={"lake": folder}), lake, venues, progress, into=captured)
+        captured = Lake(f"{folder}/lake", lake.exchange_name)
+        own = settings.model_copy(update={"lake": captured.root, "journal": Path(folder) / "journal"})
+        summary = capture(own, lake, venues, progress, into=captured)
+        # A stop does not wait long for a slow encoder, but a recording wants all of it.
+        finish_journals(journal_root(own.journal, captured.root), captured)
         return summary, export(captured, target, catalogue=lake, progress=progress)
 
 

@@ -95,7 +95,7 @@ def _n(name: str, type_: pa.DataType, doc: str) -> Column:
 _VENUE = _c("venue", STRING, "kalshi or polymarket")
 _MARKET = _c("market_id", STRING, "Kalshi ticker or Polymarket condition id")
 _SOURCE = _c("source", STRING, "ws (pushed) or rest (polled)")
-_RECV = _c("recv_ns", INT, "receive time at the recorder, ns since the epoch")
+_RECV = _c("recv_ns", INT, "receive time at the recorder, ns since the epoch; never falls within a connection")
 _ORDINAL = _c("ordinal", INT, "the recorder's order: unique in the table, rising within a connection")
 _VENUE_NS = _n("venue_ns", INT, "the venue's own time of the change, ns since the epoch")
 _SEQ = _n("seq", INT, "the venue's sequence number of the frame, where it has one")

@@ -123,6 +123,8 @@ class Following:
             self._held[name] -= set(revision.retire)
             self._retired[name] |= set(revision.retire)
             self._held[name] |= {market.market_id for market in revision.add}
+            for market_id in revision.retire:
+                self._told[name].pop(market_id, None)
             if revision.add or revision.retire:
                 _log.info(
                     "%s: %d markets added, %d retired",

@@ -62,7 +62,7 @@ from arb_pipeline.tables import table
 from arb_pipeline.venues import VENUES
 from arb_pipeline.venues.base import Venue
 
-__all__ = ["Encoder", "Report", "main", "recover"]
+__all__ = ["Encoder", "Report", "finish_journals", "main", "recover"]
 
 _log = logging.getLogger(__name__)
 
@@ -250,7 +250,7 @@ class Encoder:
             assert venue.polling is not None
             self._feeds[record.feed] = PolledTrades(session, self._rows, venue.polling)
         else:
-            self._feeds[record.feed] = Feed(session, self._rows)
+            self._feeds[record.feed] = Feed(session, self._rows, since_ns=self._newest_ns)
 
     def _finish_feeds(self, at_ns: int, reason: str) -> None:
         for feed in self._feeds.values():
@@ -366,6 +366,26 @@ def recover(folder: RunFolder, lake: Lake, venues: Mapping[str, Venue], until_ns
     report = encoder.compact()
     folder.remove()
     return report
+
+
+def finish_journals(root: Path, lake: Lake, venues: Mapping[str, Venue] = VENUES) -> None:
+    """Have the rows of runs that ended written: wait for encoders at work, and finish what they leave.
+
+    Args:
+        root: the lake's journals.
+
+    Raises:
+        JournalError, OSError: see :func:`recover`.
+    """
+    for folder in RunFolder.all(root / "runs"):
+        done = False
+        while not done:
+            with file_lock(folder.encoder_lock) as held:
+                if held:
+                    recover(folder, lake, venues, time.time_ns())
+                    done = True
+            if not done:
+                time.sleep(_POLL_S)
 
 
 def _follow(folder: RunFolder, lake: Lake, venues: Mapping[str, Venue], *, again: bool) -> None:

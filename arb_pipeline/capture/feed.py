@@ -27,10 +27,20 @@ class Feed:
         rows: takes what it says.
         raw: whether frames are kept as received.
         awaits: whether a market without a snapshot is in doubt.
+        since_ns: from when its first markets are wanted; None: from its first connection on.
     """
 
-    def __init__(self, session: Session, rows: RowWriter, *, raw: bool = True, awaits: bool = True) -> None:
+    def __init__(
+        self,
+        session: Session,
+        rows: RowWriter,
+        *,
+        raw: bool = True,
+        awaits: bool = True,
+        since_ns: int | None = None,
+    ) -> None:
         self.session = session
+        self._since_ns = since_ns
         self._raw = raw
         self._awaits = awaits
         self.gaps = GapLedger()
@@ -41,12 +51,16 @@ class Feed:
         """Receive time of the newest frame."""
         self._rows = rows
         self._dials = 0
+        self._row_ns = -(2**63)
+        """Receive time of the newest row of the connections that ended."""
         self._boundary = 0
         """Where the next partition begins; 0 before the first look at the time."""
 
     def open(self, connection_id: str, now_ns: int, markets: Sequence[MarketFacts]) -> list[Command]:
         """A connection is there: start the session afresh, subscribe, and return what is to be sent."""
-        self.connection = ConnectionRows(self._rows, self.session.venue, connection_id, now_ns, self._dials)
+        self.connection = ConnectionRows(
+            self._rows, self.session.venue, connection_id, now_ns, self._dials, newest_ns=self._row_ns
+        )
         self.connection.markets = len(markets)
         self._dials += 1
         commands = self.apply(self.session.connected(now_ns), now_ns)
@@ -119,7 +133,9 @@ class Feed:
 
     def _beginning(self, now_ns: int) -> int:
         """From when the first markets are wanted: whoever comes late to a window has missed its beginning."""
-        return self._rows.start_ns if self._rows.bounded and self._rows.keeps(now_ns) else now_ns
+        if self._rows.bounded:
+            return self._rows.start_ns if self._rows.keeps(now_ns) else now_ns
+        return now_ns if self._since_ns is None else self._since_ns
 
     def _await(self, markets: Sequence[MarketFacts], from_ns: int) -> None:
         """Until its first snapshot nothing is known of a market."""
@@ -135,6 +151,7 @@ class Feed:
     def _end(self, now_ns: int, reason: str) -> None:
         self.live_ns = self.live_until(now_ns)
         self._connection.close(now_ns, reason)
+        self._row_ns = self._connection.newest_ns
         self.connection = None
 
     def _advance(self, now_ns: int) -> None:

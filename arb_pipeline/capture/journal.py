@@ -343,8 +343,12 @@ class JournalWriter:
                 self._fd = None
 
     def _run(self) -> None:
-        while not self._closed.wait(self._flush_s):
+        # What a write takes counts: otherwise a slow disk would be asked less often, and a kill cost more.
+        pause = self._flush_s
+        while not self._closed.wait(pause):
+            began = time.monotonic()
             self.sync()
+            pause = max(0.0, self._flush_s - (time.monotonic() - began))
 
     def _write(self, data: bytes | bytearray) -> None:
         if self._fd is None or self._size >= self._segment_bytes or time.monotonic() - self._began > self._segment_s:

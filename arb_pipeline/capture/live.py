@@ -57,7 +57,7 @@ __all__ = ["Inputs", "LiveBooks", "LiveFeed", "LiveTrades", "NoJournal", "RunJou
 _log = logging.getLogger(__name__)
 
 _FLUSH_WAIT_S: Final = 2.0
-_STOP_WAIT_S: Final = 8.0
+_STOP_WAIT_S: Final = 6.5
 _RECOVERY_WAIT_S: Final = 1.0
 _POLL_S: Final = 0.1
 _FINISH_TRIES: Final = 3
@@ -451,10 +451,9 @@ class RunJournal:
         return self.writer.error or self.report.message or self._handlers.report.message
 
     def start(self) -> None:
-        """Begin to encode, to tell the handlers, and to finish what dead runs left."""
+        """Begin to encode, and to tell the handlers."""
         self._encoder = _EncoderProcess(self._command(self._folder))
         self._handlers.start()
-        self._recovery = asyncio.create_task(self._recover(), name="recovery of journals")
 
     async def writable(self) -> None:
         """Wait until the disk takes what the journal has for it."""
@@ -465,6 +464,10 @@ class RunJournal:
         """Have everything so far written to the lake; a slow encoder is not waited for long."""
         assert self._encoder is not None
         await asyncio.to_thread(self.writer.sync)
+        if self._recovery is None:
+            # What dead runs left ends where this one begins. That must be in its journal by then: if it were killed
+            # before it had a connection, nothing would tell of the time up to the run after it.
+            self._recovery = asyncio.create_task(self._recover(), name="recovery of journals")
         self.report = await self._encoder.flush(_FLUSH_WAIT_S) or self.report
 
     async def finish(self, now_ns: int, reason: str) -> None:
@@ -526,12 +529,18 @@ class RunJournal:
                 if begun is None:
                     folder.remove()  # killed before its first flush: it holds nothing
                 elif begun.shard[0] % self._begun.shard[1] == self._begun.shard[0]:
-                    command = [*self._command(folder), "--recover", str(self._begun.started_ns)]
-                    process = _start(command)
-                    while (code := process.poll()) is None:  # noqa: ASYNC110 - a thread that waits would outlast a stop
-                        await asyncio.sleep(_POLL_S)
-                    if code:
-                        _log.warning("%s could not be finished (exit %d); the next capture tries again", folder, code)
+                    await self._recover_one(folder)
+
+    async def _recover_one(self, folder: RunFolder) -> None:
+        command = [*self._command(folder), "--recover", str(self._begun.started_ns)]
+        for _ in range(_FINISH_TRIES):
+            process = _start(command)
+            while (code := process.poll()) is None:  # noqa: ASYNC110 - a thread that waits would outlast a stop
+                await asyncio.sleep(_POLL_S)
+            if not code:
+                return
+            _log.warning("%s could not be finished (exit %d)", folder.path, code)
+        _log.warning("%s is left to the next capture", folder.path)
 
     def _command(self, folder: RunFolder) -> list[str]:
         venues = [f"{type(venue).__module__}:{type(venue).__qualname__}" for venue in self._venues.values()]

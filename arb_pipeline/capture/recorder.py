@@ -31,7 +31,7 @@ from arb_pipeline.model import Command, FetchBooks, Market, MarketChange, Market
 from arb_pipeline.settings import Settings
 from arb_pipeline.storage.lake import Lake
 from arb_pipeline.venues import VENUES
-from arb_pipeline.venues.base import Credentials, Polling, Session, Venue
+from arb_pipeline.venues.base import Credentials, Polling, Session, Venue, VenueError
 from arb_pipeline.venues.http import HttpStatusError, RestClient
 
 __all__ = ["CaptureStatus", "CaptureSummary", "Recorder"]
@@ -646,7 +646,7 @@ class _Connection:
             facts = [stream.markets[market_id] for market_id in command.market_ids if market_id in stream.markets]
             try:
                 books = await stream.venue.fetch_books(stream.client, facts)
-            except (HttpStatusError, httpx.HTTPError) as error:
+            except (HttpStatusError, httpx.HTTPError, VenueError) as error:
                 stream.note(_words(error))
                 self._say(logging.WARNING, "books of %d markets cannot be fetched: %s", len(facts), _words(error))
                 continue

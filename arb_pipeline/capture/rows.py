@@ -196,9 +196,22 @@ class ConnectionRows:
     Attributes:
         reconnects: dials of the session before this one.
         markets: markets subscribed; where nothing was subscribed (replay), markets seen.
+        newest_ns: receive time of the newest row. Rows are read in this order, so that it never falls: while a clock
+            that was set back has not caught up, each input's rows carry the time of those before and a nanosecond.
     """
 
-    def __init__(self, rows: "RowWriter", venue: str, connection_id: str, started_ns: int, reconnects: int = 0) -> None:
+    def __init__(
+        self,
+        rows: "RowWriter",
+        venue: str,
+        connection_id: str,
+        started_ns: int,
+        reconnects: int = 0,
+        *,
+        newest_ns: int = NULL,
+    ) -> None:
+        self.newest_ns = newest_ns
+        self._input_ns = NULL
         self.venue = venue
         self.connection_id = connection_id
         self.started_ns = started_ns
@@ -225,6 +238,7 @@ class ConnectionRows:
         if not raw:
             return
         records = self._rows.records(self.venue)["raw_frames"]
+        recv_ns = self._stamp(recv_ns)
         records.data += records.pack(_WS if source == "ws" else _REST, self._code, recv_ns, self._rows.next_ordinal())
         records.texts.append(text)
 
@@ -249,7 +263,7 @@ class ConnectionRows:
                 venue_ns, seq = output.venue_ns, output.seq
                 records.data += records.pack(
                     names[output.market_id],
-                    output.recv_ns,
+                    self._stamp(output.recv_ns),
                     rows.ordinal,
                     NULL if venue_ns is None else venue_ns,
                     NULL if seq is None else seq,
@@ -275,7 +289,7 @@ class ConnectionRows:
                     self.snapshot(output)
                 if output.in_sync and output.market_id in gaps.awaited:
                     ended = gaps.closed(GapClosed(output.market_id, output.recv_ns, "snapshot"))
-                    rows.gaps_ended(self.venue, output.market_id, ended, output.recv_ns, "snapshot")
+                    rows.gaps_ended(self.venue, output.market_id, ended, self._stamp(output.recv_ns), "snapshot")
             elif isinstance(output, AccountEvent):
                 if keep:
                     rows.account(output, self.connection_id)
@@ -284,9 +298,8 @@ class ConnectionRows:
             elif isinstance(output, GapOpened):
                 gaps.opened(output, rows.next_ordinal(), self.connection_id)
             elif isinstance(output, GapClosed):
-                rows.gaps_ended(
-                    self.venue, output.market_id, gaps.closed(output), to_ns=output.to_ns, recovery=output.recovery
-                )
+                to_ns = self._stamp(output.to_ns)
+                rows.gaps_ended(self.venue, output.market_id, gaps.closed(output), to_ns, output.recovery)
             elif isinstance(output, Send | FetchBooks | Reconnect):
                 commands.append(output)
         return commands
@@ -299,13 +312,14 @@ class ConnectionRows:
         venue_ns = NULL if snapshot.venue_ns is None else snapshot.venue_ns
         seq = NULL if snapshot.seq is None else snapshot.seq
         source = _WS if snapshot.source == "ws" else _REST
+        recv_ns = self._stamp(snapshot.recv_ns)
         levels = [(_CLEAR, NULL, NULL, NULL)]
         levels += [(_SNAPSHOT, _BID, price, size) for price, size in sorted(snapshot.bids, reverse=True)]
         levels += [(_SNAPSHOT, _ASK, price, size) for price, size in sorted(snapshot.asks)]
         for level in levels:
             records.data += records.pack(
                 market,
-                snapshot.recv_ns,
+                recv_ns,
                 rows.next_ordinal(),
                 venue_ns,
                 seq,
@@ -333,11 +347,18 @@ class ConnectionRows:
         self.stop_reason = reason
         self._rows.delist(self)
 
+    def _stamp(self, recv_ns: int) -> int:
+        """The receive time that a row gets."""
+        if recv_ns != self._input_ns:
+            self._input_ns = recv_ns
+            self.newest_ns = recv_ns if recv_ns > self.newest_ns else self.newest_ns + 1
+        return self.newest_ns
+
     def _quote(self, quote: Quote, records: _Records) -> None:
         rows = self._rows
         records.data += records.pack(
             rows.markets[quote.market_id],
-            quote.recv_ns,
+            self._stamp(quote.recv_ns),
             rows.next_ordinal(),
             NULL if quote.venue_ns is None else quote.venue_ns,
             NULL if quote.seq is None else quote.seq,
@@ -354,7 +375,7 @@ class ConnectionRows:
         rows = self._rows
         records.data += records.pack(
             rows.markets[trade.market_id],
-            trade.recv_ns,
+            self._stamp(trade.recv_ns),
             rows.next_ordinal(),
             NULL if trade.venue_ns is None else trade.venue_ns,
             NULL if trade.seq is None else trade.seq,
@@ -379,7 +400,7 @@ class ConnectionRows:
         )
         records.data += records.pack(
             rows.markets[ticker.market_id],
-            ticker.recv_ns,
+            self._stamp(ticker.recv_ns),
             rows.next_ordinal(),
             NULL if ticker.venue_ns is None else ticker.venue_ns,
             self._code,

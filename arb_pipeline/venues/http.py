@@ -2,8 +2,10 @@
 
 import asyncio
 import math
+import ssl
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +23,12 @@ _MAX_RETRY_AFTER_S = 60.0
 _BODY_EXCERPT = 300
 
 Params = Mapping[str, Any] | Sequence[tuple[str, Any]]
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """One for all clients: to load the certificates takes longer than a running capture may stand still."""
+    return httpx.create_ssl_context()
 
 
 class HttpStatusError(ArbError):
@@ -78,6 +86,7 @@ class RestClient:
             # httpx would carry a request's signature along to wherever a redirect points.
             follow_redirects=auth is None,
             transport=transport,
+            verify=_tls(),
         )
 
     async def __aenter__(self) -> Self:

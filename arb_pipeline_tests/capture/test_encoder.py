@@ -92,7 +92,7 @@ def tables(lake: Lake) -> dict[str, list[dict[str, Any]]]:
 def straight(lake: Lake) -> dict[str, list[dict[str, Any]]]:
     """The tables that the same inputs give without a journal."""
     rows = RowWriter("run", START, exchange="a fake exchange")
-    feed = Feed(FakeSession("run/fake/0"), rows)
+    feed = Feed(FakeSession("run/fake/0"), rows, since_ns=START)
     for record in INPUTS:
         if isinstance(record, Opened):
             feed.open(record.connection_id, record.at_ns, record.markets)
@@ -329,3 +329,15 @@ def test_a_journal_is_finished_with_all_its_venues_whatever_is_captured_now(lake
     assert len(lake.read("raw_frames", venue="kalshi")) == 1
     assert len(lake.read("raw_frames", venue="fake")) == 8
     assert not folder.path.exists()
+
+
+def test_a_first_connection_that_came_late_leaves_no_hole_from_the_start_of_the_run(
+    lake: Lake, folder: RunFolder
+) -> None:
+    opened = Opened(0, START + 5 * S, "run/fake/0.1", MARKETS)
+    later = Opened(1, START + 9 * S, "run/fake/1.1", (MarketFacts(venue="fake", market_id="P"),))
+    snap = frame(6, "snap", "M", [[4000, 5_000_000]], [])
+    write(folder, *BEGUN, opened, snap, FeedAdded(1, "fake", "run/fake/1"), later, ENDED).close()
+    recover(folder, lake, VENUES, START + 2 * HOUR)
+    gaps = {gap["market_id"]: (gap["from_ns"] - START) // S for gap in every(lake, "book_gaps")}
+    assert gaps == {"M": 0, "N": 0, "P": 6}, "a feed that is added later is wanted since then"

@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from arb_pipeline import pipeline
+from arb_pipeline.capture import live
 from arb_pipeline.capture.export import Exported, export
 from arb_pipeline.capture.replay import replay
 from arb_pipeline.cli import app
@@ -157,6 +158,25 @@ def test_recording_served_by_the_exchange_and_captured_again_gives_the_same_seri
     for name in ("quotes", "trades"):
         assert series(again, name, venue) == series(made.lake, name, venue), name
     assert final_books(again, venue) == final_books(made.lake, venue)
+
+
+def test_a_recording_has_what_a_slow_encoder_had_not_written_when_the_capture_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def no_patience(_: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(live._EncoderProcess, "final", no_patience)
+    with served(GeneratedSource(seed=7)) as exchange:
+        settings = settings_for(
+            exchange, tmp_path / "lake", capture_venues=("kalshi",), max_seconds=2, capture_flush_s=3600
+        )
+        discovered(settings)
+        _, recorded = pipeline.record(settings, Lake(settings.lake, settings.exchange_name), tmp_path / "made")
+    # The first frames and the last second's.
+    times = [frame.recv_ns for frame in Recording.open(recorded.path).frames("kalshi")]
+    assert max(times) - min(times) > 1e9
+    assert {path.name for path in tmp_path.iterdir()} == {"lake", "made"}, "nothing is left beside it"
 
 
 def test_same_lake_gives_the_same_bytes_and_a_full_folder_is_refused(made: Made, tmp_path: Path) -> None:

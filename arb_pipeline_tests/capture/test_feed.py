@@ -89,3 +89,25 @@ def test_prewarmed_books_open_the_window_and_nothing_follows_its_end() -> None:
     assert [(kind, at) for _, kind, at, _ in events(rows)] == [("clear", 0), ("snapshot", 0), ("delta", S)]
     feed.receive(json.dumps(["delta", "M", "bid", 4000, 7]), NINE + HOUR)
     assert events(rows) == []
+
+
+def test_rows_keep_their_order_when_the_clock_is_set_back() -> None:
+    feed, rows = make()
+    feed.open("c1", NINE, [MarketFacts(venue="fake", market_id="M")])
+    feed.receive(SNAP, NINE + 100 * S)
+    feed.receive(json.dumps(["delta", "M", "bid", 4000, 7]), NINE + 10 * S)
+    feed.receive(json.dumps(["gap", "M", "lost"]), NINE + 11 * S)
+    feed.receive(SNAP, NINE + 12 * S)
+    feed.lost(NINE + 13 * S, "cut")
+    feed.open("c2", NINE + 14 * S, [])
+    feed.receive(SNAP, NINE + 15 * S)
+    feed.receive(SNAP, NINE + 101 * S)
+    tables = {name: table.to_pylist() for (name, _), table in rows.drain().tables().items()}
+    for name in ("raw_frames", "book_events", "quotes"):
+        times = [row["recv_ns"] - NINE for row in tables[name]]
+        assert times == sorted(times)
+        assert 100 * S <= times[0] < times[-1] <= 101 * S
+    frames = [row["recv_ns"] - NINE for row in tables["raw_frames"]]
+    assert frames == [100 * S, 100 * S + 1, 100 * S + 2, 100 * S + 3, frames[4], 101 * S]
+    ends = {gap["cause"]: gap["to_ns"] - NINE for gap in tables["book_gaps"]}
+    assert ends == {"no_snapshot": frames[0], "lost": frames[3], "disconnect": frames[4]}

@@ -320,7 +320,7 @@ async def test_without_a_websocket_the_venue_is_polled_in_batches(lake: Lake) ->
         ("poll_failed", "rest_book"),
     }
     sessions = every(lake, "capture_sessions")
-    assert sorted(row["markets"] for row in sessions) == [0, 1, 2]
+    assert sorted(row["markets"] for row in sessions) == [1, 2, 3]
     assert {row["stop_reason"] for row in sessions} == {"stopped"}
     assert {len(side) for side in fold(every(lake, "book_events"))["M"]} == {2, 1}
 

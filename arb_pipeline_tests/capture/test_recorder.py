@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -16,8 +16,11 @@ from websockets.sync.server import ServerConnection, serve
 
 from arb_pipeline.capture.recorder import CaptureStatus, CaptureSummary, Recorder
 from arb_pipeline.clock import Clock, datetime_from_ns
+from arb_pipeline.model import MarketFacts
 from arb_pipeline.settings import Settings
 from arb_pipeline.storage import Lake
+from arb_pipeline.venues.base import VenueError
+from arb_pipeline.venues.http import RestClient
 from arb_pipeline_tests.capture.fakes import FakeVenue, every, fake_exchange, fold, markets
 
 SNAP = json.dumps(["snap", "M", [[4000, 5_000_000]], [[4200, 2_000_000]]])
@@ -197,6 +200,25 @@ async def test_what_the_session_asks_for_is_done(lake: Lake) -> None:
     assert [row["kind"] for row in every(lake, "book_events")] == ["clear", "snapshot"]
 
 
+class OddVenue(FakeVenue):
+    """Its REST answers are not of the documented form."""
+
+    async def fetch_books(self, client: RestClient, markets: Sequence[MarketFacts]) -> dict[str, bytes]:
+        raise VenueError("POST /books answered no list but 'null'")
+
+
+async def test_an_answer_of_another_form_does_not_end_the_capture(lake: Lake) -> None:
+    async with fake_exchange() as exchange:
+        running = begin(lake, OddVenue(exchange.url))
+        ws = await exchange.subscribed()
+        await ws.send(json.dumps(["ask", "M"]))
+        await running.until(lambda status: "answered no list" in status.venues["fake"].message)
+        await ws.send(SNAP)
+        await running.until(frames(2))
+        summary = await running.end()
+    assert summary.venues["fake"].reconnects == 0
+
+
 async def test_ticks_drive_keep_alives(lake: Lake) -> None:
     async with fake_exchange() as exchange:
         running = begin(lake, FakeVenue(exchange.url))
@@ -322,6 +344,8 @@ from arb_pipeline.capture.serve import run_until_signalled
 from arb_pipeline.clock import Clock
 from arb_pipeline.settings import Settings
 from arb_pipeline.storage import Lake
+from arb_pipeline.venues.base import VenueError
+from arb_pipeline.venues.http import RestClient
 from arb_pipeline_tests.capture.fakes import FakeVenue, markets
 
 url, root = sys.argv[1:]

@@ -54,6 +54,7 @@ async def test_playback_waits_for_the_first_subscription(
     status = (await http.get("/_exchange/status")).json()
     assert (status["started"], status["played"], status["finished"]) == (True, 1, True)
     assert status["connections"] == ["polymarket-1"]
+    assert (status["queued"], status["subscribed"]) == (0, {"kalshi": 0, "polymarket": 1})
 
 
 async def test_speed_paces_the_timeline(scripted: Scripted) -> None:
