@@ -71,7 +71,7 @@ def test_dagster_yaml_opens_an_instance(tmp_path: Path, monkeypatch: pytest.Monk
     with dg.DagsterInstance.get() as instance:
         assert instance.get_runs_count() == 0
         limits = yaml.safe_load((ROOT / "dagster.yaml").read_text())["concurrency"]["runs"]["tag_concurrency_limits"]
-        assert limits == [{"key": "arb/role", "value": "capture", "limit": 2}]
+        assert limits == [{"key": "arb/shard", "value": {"applyLimitPerUniqueValue": True}, "limit": 3}]
     assert (tmp_path / "history").is_dir()
 
 
