@@ -19,6 +19,8 @@ _RECIPE_SINCE = 1_767_052_800 * _NS
 _MAX_SIZE = 10**18
 _RECENT_MOST = 512
 _HASHES_MOST = 64
+_PRICES_MOST = 64
+"""A trade is told some 0.2 s after the change that it made, in which a hot market changes tens of times."""
 _TICKS = (100, 10, 1, 1000, 50, 25)
 _USUAL_MIN_SIZE = 5_000_000
 
@@ -179,7 +181,7 @@ class MarketBook:
         self.last: Claim | None = None
         self.last_book_hash = ""
         self.recent: deque[tuple[Change, int]] = deque(maxlen=_RECENT_MOST)
-        self.prices: deque[int] = deque(maxlen=4)
+        self.prices: deque[int] = deque(maxlen=_PRICES_MOST)
         self.quoted: Top | None = None
 
     def learn(self, facts: MarketFacts) -> None:

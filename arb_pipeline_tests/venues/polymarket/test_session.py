@@ -352,6 +352,16 @@ def test_a_hash_with_the_price_of_a_trade_not_yet_told_is_accepted() -> None:
     assert line.in_sync
 
 
+def test_a_trade_of_no_that_is_never_told_is_found_many_changes_later() -> None:
+    line = Line()
+    line.change("BUY", "0.43", "40")
+    for size in range(1, 40):
+        assert not anomalies(line.change("BUY", "0.30", str(size)))
+    line.truth.ltp = "0.570"
+    assert not anomalies(line.change("BUY", "0.31", "5"))
+    assert line.in_sync
+
+
 def test_a_mismatch_right_after_a_trade_is_advisory_until_the_trade_is_told() -> None:
     line = Line()
     line.feed(line.truth.trade("0.44", "1", "BUY"))
