@@ -48,7 +48,7 @@ def _price_part(price: int) -> bytes:
     return b'{"price":"' + format_plain(price, 4).encode() + b'","size":"'
 
 
-@lru_cache(maxsize=100_000)
+@lru_cache(maxsize=20_000)
 def _size_part(size: int) -> bytes:
     return format_plain(size, 6).encode() + b'"}'
 
