@@ -305,7 +305,7 @@ async def test_without_a_websocket_the_venue_is_polled_in_batches(lake: Lake) ->
         status = await running.until(lambda status: status.venues["fake"].anomalies.get("venue_error", 0) >= 4)
         assert status.venues["fake"].message == "maintenance"
         polling.error = None
-        await running.until(rows_of("book_gaps", 3))
+        await running.until(rows_of("book_gaps", 6))
     venue_summary = running.summary.venues["fake"]
     assert {tuple(call) for call in polling.calls} == {("L", "M"), ("N",)}
     assert (venue_summary.markets, venue_summary.connections, venue_summary.reconnects) == (3, 3, 0)
