@@ -168,6 +168,15 @@ class Stage:
         rows = self.lake.read("raw_frames", columns=["connection_id", "recv_ns"])
         return sorted(rows.filter(pc.starts_with(rows["connection_id"], run_id))["recv_ns"].to_pylist())
 
+    def is_accounted(self, run_id: str, from_ns: int, to_ns: int) -> bool:
+        """Whether each market that a run captures has a gap over a time."""
+        gaps = self.lake.read("book_gaps", from_ns, to_ns + 1)
+        own = gaps.filter(pc.starts_with(gaps["connection_id"], run_id)).to_pylist()
+        covered = {row["market_id"] for row in own if row["from_ns"] <= from_ns and row["to_ns"] >= to_ns}
+        events = self.lake.read("book_events", columns=["connection_id", "market_id"])
+        captured = events.filter(pc.starts_with(events["connection_id"], run_id))["market_id"].to_pylist()
+        return bool(captured) and set(captured) <= covered
+
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
@@ -294,7 +303,9 @@ def _the_hour_ends(stage: Stage, runs: dict[str, str], following: dict[str, str]
     boundary, near = ns_from_datetime(stage.boundary), round(2e9 * stage.patience)
     for label in SHARDS:
         last, opening = stage.frames_of(runs[label])[-1], stage.frames_of(following[label])[0]
-        assert boundary - near < last < boundary <= opening < boundary + near, label
+        assert boundary - near < last < boundary <= opening, label
+        # On a machine with too much to do the next run may come late, which is then in the ledger from the boundary on.
+        assert opening < boundary + near or stage.is_accounted(following[label], boundary, opening), label
 
 
 def _no_two_captured_the_same(stage: Stage) -> None:
