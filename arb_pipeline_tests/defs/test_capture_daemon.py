@@ -96,6 +96,13 @@ class Stage:
         log = self.home.parent / f"{name}-{len(self.ui.services)}.log"
         self.ui.services.append(Service.start(name, ui_commands(ROOT, port=port)[name], ROOT, self.home, log))
 
+    def answers(self) -> bool | None:
+        """True once the webserver answers."""
+        try:
+            return httpx.get(f"{self.ui.url}/server_info", timeout=30).is_success or None
+        except httpx.TransportError:
+            return None
+
     def set_clock(self, now: datetime) -> None:
         """The time that processes which start from now on believe in."""
         self.patch.setenv("ARB_CLOCK_OFFSET", f"{(now - datetime.now(UTC)).total_seconds():.6f}")
@@ -229,6 +236,7 @@ def test_captures_survive_kills_terminations_restarts_and_the_end_of_their_hour(
     fourth = _dagster_restarts(stage, third)
     _the_hour_ends(stage, third, fourth)
 
+    _until(stage.answers, 120 * stage.patience, "an answer of the new webserver")
     switch_off(stage.ui.url, "sensor", sensor)
     for run_id in fourth.values():
         os.kill(stage.pid(run_id), signal.SIGTERM)
