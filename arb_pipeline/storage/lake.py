@@ -452,6 +452,7 @@ class Lake:
                 raise LakeError(f"{table.name}.{column.name} is null in {rows[column.name].null_count} rows")
         try:
             rows = rows.select(list(table.column_names)).cast(table.schema)
+        # The third is Arrow's word for a cast between two types that it knows none for.
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError) as error:
             raise LakeError(f"{table.name}: rows do not have the declared types: {error}") from error
         if partition.venue is not None and pc.unique(rows["venue"]).to_pylist() not in ([], [partition.venue]):

@@ -12,6 +12,7 @@ must be the true one:
 import json
 import time
 import traceback
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -170,7 +171,7 @@ class _OfflineExchange(Exchange):
         return self.now_ns // _MS
 
 
-class _Lane:
+class _Lane(ABC):
     """One venue's connections, one after the other, on an exchange that goes on."""
 
     venue: str
@@ -194,32 +195,32 @@ class _Lane:
 
     # --- what venues differ in -------------------------------------------------------------------------------
 
-    def _choose(self) -> list[MarketFacts]:
-        raise NotImplementedError
+    @abstractmethod
+    def _choose(self) -> list[MarketFacts]: ...
 
-    def _session(self) -> KalshiSession | PolymarketSession:
-        raise NotImplementedError
+    @abstractmethod
+    def _session(self) -> KalshiSession | PolymarketSession: ...
 
-    def _dial(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _dial(self) -> None: ...
 
-    def _hang_up(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _hang_up(self) -> None: ...
 
-    def _send(self, text: str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _send(self, text: str) -> None: ...
 
-    def _book(self, market_id: str) -> OrderBook:
-        raise NotImplementedError
+    @abstractmethod
+    def _book(self, market_id: str) -> OrderBook: ...
 
-    def _rest(self, market_id: str) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def _rest(self, market_id: str) -> str: ...
 
-    def _judge(self, text: Text, outputs: list[Output], *, good: bool) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _judge(self, text: Text, outputs: list[Output], *, good: bool) -> None: ...
 
-    def _trades(self, market_id: str, side: Side, price: int, size: int) -> list[Action]:
-        raise NotImplementedError
+    @abstractmethod
+    def _trades(self, market_id: str, side: Side, price: int, size: int) -> list[Action]: ...
 
     # --- the stream ------------------------------------------------------------------------------------------
 
