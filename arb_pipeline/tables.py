@@ -13,7 +13,7 @@ import pyarrow as pa
 
 __all__ = ["SCHEMA_VERSION", "TABLES", "Column", "Partitioning", "Table", "describe", "table"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Rises with every change of a declaration. New columns are nullable, so that readers of old files keep working."""
 
 STRING = pa.string()
