@@ -3,18 +3,23 @@
 import json
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
+from arb_pipeline.arbitrage.basis import Tops, basis
+from arb_pipeline.arbitrage.baskets import best_of_both
+from arb_pipeline.arbitrage.episodes import EdgeRules, EdgeStep, edge_episodes
 from arb_pipeline.arbitrage.fees import FeeBook
+from arb_pipeline.arbitrage.guards import Look, judge
 from arb_pipeline.arbitrage.ladders import Execution, Leg, edge_curve, execute, optimise
 from arb_pipeline.arbitrage.returns import COMPOUND_FROM_DAYS, annualised_compound, returns
 from arb_pipeline.arbitrage.spreads import break_even, spreads_table
-from arb_pipeline.model import Level, Market, OrderBook
+from arb_pipeline.arbitrage.states import UNKNOWN, Payoff, worst_state
+from arb_pipeline.model import Level, Market, MarketStatus, OrderBook
 from arb_pipeline.units import ONE, parse_price, parse_size, price_decimal, size_decimal
 from arb_pipeline.venues.base import FeeModel
 from arb_pipeline.venues.kalshi.fees import kalshi_fees
@@ -23,8 +28,9 @@ from arb_pipeline_tests.arbitrage.builders import END, START, Tape, at, free, ma
 
 Case = dict[str, Any]
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
+MS = 1_000_000
 ELSEWHERE = {"fee_vectors", "accumulator", "fee_schedule"}
-LATER = {"best_of", "states", "guard", "episodes", "basis", "ohlc"}
+LATER = {"ohlc"}
 
 
 def same(found: Decimal, expected: str) -> bool:
@@ -193,7 +199,103 @@ def check_asof(case: Case, expected: list[Case]) -> None:
         assert rows[at(wanted["t_ms"] / 1000)] == (None if gap is None else Decimal(gap))
 
 
+def check_best_of(case: Case, expected: Case) -> None:
+    options = [[leg(spec, case) for spec in outcome["options"]] for outcome in case["outcomes"]]
+    chosen = best_of_both(options, Decimal(case["size"]))
+    assert [one.name for one in chosen] == expected["chosen"]
+    check_execution(execute(chosen, Decimal(case["size"])), expected, case["days_to_payout"])
+
+
+def payoff(told: str | list[str] | None) -> Payoff:
+    if told is None:
+        return UNKNOWN
+    return Decimal(told) if isinstance(told, str) else (Decimal(told[0]), Decimal(told[1]))
+
+
+def check_states(case: Case, expected: Case) -> None:
+    quantities = [Decimal(quantity) for quantity in case["quantities"]]
+    states = {name: [payoff(one) for one in payoffs] for name, payoffs in case["states"].items()}
+    found = worst_state(quantities, states, case["ordinary_states"])
+    cost = Decimal(case["all_in_cost"])
+    assert found.payouts == {name: Decimal(paid) for name, paid in expected["payout_by_state"].items()}
+    assert found.name == expected["worst_state"]
+    assert found.guaranteed == Decimal(expected["guaranteed_payout"])
+    assert same(found.guaranteed - cost, expected["guaranteed_net"])
+    assert same(found.ordinary - cost, expected["net_ignoring_exceptional_states"])
+    assert (found.guaranteed > cost) is expected["is_arbitrage"]
+
+
+def check_guard(case: Case, expected: Case) -> None:
+    looks = {
+        venue: Look(
+            quote["recv_ms"] * MS,
+            quote["book_in_sync"],
+            MarketStatus(quote["market_status"]),
+            quote["exchange_ms"] * MS,
+            case["clock_offset_ms"][venue] * MS,
+        )
+        for venue, quote in case["quotes"].items()
+    }
+    age, skew = (timedelta(milliseconds=case[name]) for name in ("max_age_ms", "max_skew_ms"))
+    found = judge(looks, case["t_eval_ms"] * MS, age, skew)
+    assert {venue: ns // MS for venue, ns in found.ages_ns.items()} == expected["quote_age_ms"]
+    assert {venue: (ns or 0) // MS for venue, ns in found.venue_ages_ns.items()} == expected["exchange_age_ms"]
+    assert found.skew_ns // MS == expected["skew_ms"]
+    assert (found.accepted, list(found.reasons)) == (expected["accepted"], expected["reasons"])
+
+
+def check_episodes(case: Case, expected: list[Case]) -> None:
+    steps = [
+        EdgeStep(at_ms * MS, None if edge is None else Decimal(edge), Decimal(0), None) for at_ms, edge in case["edge"]
+    ]
+    rules = EdgeRules(
+        Decimal(case["open_above"]),
+        Decimal(case["close_at_or_below"]),
+        case["merge_gap_ms"] * MS,
+        case["max_hold_ms"] * MS,
+    )
+    found = list(edge_episodes(steps, case["window_start_ms"] * MS, case["window_end_ms"] * MS, rules))
+    for one, wanted in zip(found, expected, strict=True):
+        assert {
+            "open_ms": one.opened_ns // MS,
+            "close_ms": one.closed_ns // MS,
+            "span_ms": one.span_ns // MS,
+            "active_ms": one.active_ns // MS,
+            "peak_ms": one.peak.at_ns // MS,
+            "end_reason": one.end_reason,
+            "left_censored": one.left_censored,
+        } == {name: wanted[name] for name in wanted if name not in {"peak_edge", "time_weighted_edge"}}
+        assert one.peak.edge == Decimal(wanted["peak_edge"])
+        assert same(one.time_weighted_edge, wanted["time_weighted_edge"])
+
+
+def check_basis(case: Case, expected: Case) -> None:
+    kalshi, poly = (
+        Tops(*(Decimal(case[venue][name]) for name in ("bid", "ask", "bid_size", "ask_size")))
+        for venue in ("kalshi", "poly")
+    )
+    models = fees({"venue": "kalshi"}), fees({"venue": "polymarket", "rate": case["poly_rate"]})
+    found = basis(kalshi, poly, models)
+    figures = {
+        "mid_kalshi": kalshi.mid,
+        "mid_poly": poly.mid,
+        "basis_mid": found.mid,
+        "micro_kalshi": kalshi.microprice,
+        "micro_poly": poly.microprice,
+        "executable_gross_gap": found.executable_gap,
+        "executable_gap_clipped": found.clipped_gap,
+        "fee_breakeven_gap_at_mids": found.break_even,
+    }
+    for name, figure in figures.items():
+        assert same(figure, expected[name]), (name, figure, expected[name])
+
+
 CHECKS: dict[str, Callable[[Case, Any], None]] = {
+    "best_of": check_best_of,
+    "states": check_states,
+    "guard": check_guard,
+    "episodes": check_episodes,
+    "basis": check_basis,
     "fixed": check_fixed,
     "optimum": check_optimum,
     "annual": check_annual,
