@@ -8,7 +8,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["Ints", "Mask", "decimal_array", "fits", "fixed_point", "int_array", "key_codes", "repeated", "sort_table"]
+__all__ = [
+    "Ints",
+    "Mask",
+    "decimal_array",
+    "fits",
+    "fixed_point",
+    "int_array",
+    "is_sorted",
+    "key_codes",
+    "repeated",
+    "sort_table",
+]
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 Mask: TypeAlias = npt.NDArray[np.bool_]
@@ -97,6 +108,14 @@ def sort_table(table: pa.Table, keys: Sequence[str]) -> pa.Table:
     if (order[1:] > order[:-1]).all():
         return table
     return table.take(order)
+
+
+def is_sorted(table: pa.Table, keys: Sequence[str]) -> bool:
+    """Whether the rows are ordered by the named columns, all ascending."""
+    if table.num_rows < 2:
+        return True
+    order = np.lexsort([key_codes(table[name]) for name in reversed(keys)])
+    return bool((order[1:] > order[:-1]).all())
 
 
 def repeated(table: pa.Table, key: Sequence[str]) -> tuple[Ints, Ints]:

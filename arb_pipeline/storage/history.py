@@ -10,20 +10,33 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from arb_pipeline.model import Event, Market
+from arb_pipeline.storage.arrow import sort_table
 from arb_pipeline.storage.catalogue import markets_table
 from arb_pipeline.storage.lake import Lake, Partition
 from arb_pipeline.tables import table
 
-__all__ = ["market_state_at", "record_changes", "record_markets"]
+__all__ = ["AS_OF_MACRO", "market_state_at", "markets_as_of", "record_changes", "record_markets"]
 
 _TABLE = table("market_history")
 _OWN = frozenset({"venue", "market_id", "changed", "valid_from", "valid_to", "known_at"})
 _STATE = tuple(name for name in _TABLE.column_names if name not in _OWN)
 _JSON = ("price_ranges", "fee_params")
 _FIRST = '["listed"]'
+
+AS_OF_MACRO = """
+CREATE OR REPLACE MACRO markets_as_of("at", known := NULL) AS TABLE
+SELECT * REPLACE (CASE WHEN known IS NULL OR valid_to <= known THEN valid_to END AS valid_to)
+FROM market_history
+WHERE valid_from <= "at" AND (known IS NULL OR known_at <= known)
+    AND (valid_to IS NULL OR valid_to > "at" OR valid_to > known)
+QUALIFY row_number() OVER (PARTITION BY venue, market_id ORDER BY valid_from DESC) = 1
+"""
+"""DuckDB's form of :func:`markets_as_of`: ``FROM markets_as_of(TIMESTAMPTZ '...', known := TIMESTAMPTZ '...')``."""
 
 Row = dict[str, Any]
 
@@ -84,6 +97,25 @@ def market_state_at(lake: Lake, venue: str, market_id: str, at: datetime) -> Row
     rows = lake.read(_TABLE, at, at + timedelta(microseconds=1), venue, markets=[market_id]).sort_by("valid_from")
     found: list[Row] = rows.to_pylist()
     return found[-1] if found else None
+
+
+def markets_as_of(lake: Lake, at: datetime, known_at: datetime | None = None, venue: str | None = None) -> pa.Table:
+    """The state of every market that was listed at an instant, as one row of ``market_history`` each.
+
+    With ``known_at``, as one would have told it then: what became known later is left out, and what ended later goes on
+    (``valid_to`` is null). For an analysis that must not look ahead, give the same instant twice.
+    """
+    known = at if known_at is None else known_at
+    rows = lake.read(_TABLE, min(at, known), at + timedelta(microseconds=1), venue)
+    if known_at is not None:
+        rows = rows.filter(pc.less_equal(rows["known_at"], known_at))
+        ended = pc.if_else(pc.less_equal(rows["valid_to"], known_at), rows["valid_to"], None)
+        rows = rows.set_column(rows.schema.get_field_index("valid_to"), _TABLE.schema.field("valid_to"), ended)
+    rows = rows.filter(pc.fill_null(pc.greater(rows["valid_to"], at), pa.scalar(True)))
+    # An interrupted write leaves two open rows; the later one holds.
+    rows = sort_table(rows, ("venue", "market_id", "valid_from"))
+    last = rows.group_by(["venue", "market_id"], use_threads=False).aggregate([([], "count_all")])["count_all"]
+    return rows.take(pa.array(np.cumsum(last.to_numpy()) - 1))
 
 
 def _listed(lake: Lake, venue: str, at: datetime) -> dict[str, Row]:

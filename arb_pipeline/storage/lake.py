@@ -2,26 +2,25 @@
 
 ``<root>/<table>/venue=<v>/date=<d>/hour=<h>/`` holds part files while a partition is being written and one sorted
 file after compaction. ``_manifest.json`` beside them names the files that count: a file that it does not list does
-not exist for a reader, so nobody sees half a file, and a swap of the manifest is the commit. On a local disk every
-file arrives by write, fsync and atomic rename, and writers of one partition take turns by a lock on its folder; an
-object store has no such lock, so there a partition has one writer at a time.
+not exist for a reader, so nobody sees half a file, and a swap of the manifest is the commit. How several writers
+of one partition agree, on a disk and on an object store, is told in :mod:`arb_pipeline.storage.files`.
 
 The same rows give the same bytes: file names are digests of the content, and neither wall time nor the path of the
 lake is written down.
 """
 
-import fcntl
+import errno
 import hashlib
 import io
-import os
 import posixpath
+import random
 import re
-import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from pathlib import Path
+from itertools import pairwise
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 import fsspec
@@ -30,19 +29,33 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
 
 from arb_pipeline.clock import datetime_from_ns, ns_from_datetime
 from arb_pipeline.errors import ArbError
 from arb_pipeline.model import Source
 from arb_pipeline.storage.arrow import Ints, repeated, sort_table
+from arb_pipeline.storage.files import LOCK, Files, open_files
 from arb_pipeline.tables import SCHEMA_VERSION, Partitioning, Table
 from arb_pipeline.tables import table as declared
 
 if TYPE_CHECKING:
     from pyarrow.dataset import Dataset
 
-__all__ = ["Compaction", "FileEntry", "Instant", "Lake", "LakeError", "LakeFile", "Manifest", "Partition"]
+__all__ = [
+    "Compaction",
+    "FileEntry",
+    "Instant",
+    "Lake",
+    "LakeError",
+    "LakeFile",
+    "Manifest",
+    "NewerSchemaError",
+    "Partition",
+    "as_ns",
+    "extent",
+    "row_order",
+    "row_times",
+]
 
 MANIFEST = "_manifest.json"
 ROW_GROUP = 131_072
@@ -57,6 +70,7 @@ Day: TypeAlias = date
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\Z")
 _VENUE = re.compile(r"[a-z][a-z0-9_]{0,31}\Z")
 _LEVEL = re.compile(r"(venue|date|hour)=([^/=]+)\Z")
+_OURS = re.compile(r"(part|data)-.*\.parquet\Z|\..*\.tmp\Z")
 _MARKET_COLUMNS = ("market_id", "kalshi_market_id", "polymarket_market_id")
 # A row's time, and for rows that last, the column that ends them.
 _TIMES = (
@@ -64,6 +78,7 @@ _TIMES = (
     ("from_ns", "to_ns"),
     ("started_at", "ended_at"),
     ("opened_at", None),
+    ("opened_ns", None),
     ("begin_at", None),
     ("valid_from", "valid_to"),
 )
@@ -73,10 +88,20 @@ _RECEPTION = frozenset({"recv_ns", "ordinal", "venue_ns", "seq", "connection_id"
 _RISING = ("recv_ns", "ordinal", "venue_ns", "seq", "epoch", "from_ns", "to_ns")
 _LONG_TEXT = frozenset({"frame", "raw", "rules", "kalshi_rules", "polymarket_rules", "explanation", "trade_id"})
 _READ_TRIES = 5
+_SWAP_TRIES = 40
+_SWAP_WAIT_S = 0.2
+_PIECE = 500_000
+"""Rows that a merge holds at once, about: memory does not grow with the partition."""
+_DIRECT_HOURS = 48
+"""So many partitions are asked for by name, without a listing of which there are."""
 
 
 class LakeError(ArbError):
     """A lake that cannot be read, or rows that do not belong where they are written; the message says which."""
+
+
+class NewerSchemaError(LakeError):
+    """A file of a newer schema version than this package knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +122,7 @@ class Partition:
     def of(cls, table: TableName, venue: str | None, at: Instant) -> Self:
         """The partition of a table that an instant falls into; the venue is ignored where it is no level."""
         table = _table(table)
-        when = datetime_from_ns(_ns(at))
+        when = datetime_from_ns(as_ns(at))
         return cls(
             venue if table.by_venue and table.partitioning is not Partitioning.CURRENT else None,
             None if table.partitioning is Partitioning.CURRENT else when.date(),
@@ -219,10 +244,9 @@ class Lake:
     def __init__(self, root: str, exchange_name: str = "") -> None:
         self.root = root
         self.exchange_name = exchange_name
-        filesystem, path = fsspec.core.url_to_fs(root)
-        self._fs: fsspec.AbstractFileSystem = filesystem
-        self._path: str = path.rstrip("/")
-        self.is_local = isinstance(filesystem, LocalFileSystem)
+        self._files = open_files(root)
+        self._path = self._files.root
+        self.is_local = self._files.is_local
 
     def __repr__(self) -> str:
         return f"Lake({self.root!r}, {self.exchange_name!r})"
@@ -230,7 +254,12 @@ class Lake:
     @property
     def filesystem(self) -> fsspec.AbstractFileSystem:
         """The fsspec filesystem that the lake lives on."""
-        return self._fs
+        return self._files.filesystem
+
+    @property
+    def store(self) -> Files:
+        """The files below the root, as they are written and read."""
+        return self._files
 
     def with_exchange(self, exchange_name: str) -> "Lake":
         """The same lake, written to with rows of another origin."""
@@ -253,14 +282,15 @@ class Lake:
             raise LakeError(f"writer {writer!r} is no file name; expected letters, digits, '_', '.' and '-'")
         if not rows.num_rows:
             return None
-        rows = sort_table(self._conform(table, partition, rows), _order(table))
-        entry, data = self._encode(table, rows, f"part-{writer}", writer)
-        with self._locked(table, partition):
-            manifest = self._manifest(table, partition)
+        rows = sort_table(self._conform(table, partition, rows), row_order(table))
+        entry, data = self._encode(table, [rows], f"part-{writer}", writer)
+
+        def add(manifest: Manifest, _exists: bool) -> Sequence[FileEntry]:
             self._same_origin(table, partition, manifest)
-            self._put(self._at(table, partition, entry.name), data)
-            kept = [file for file in manifest.files if file.name != entry.name]
-            self._commit(table, partition, [*kept, entry])
+            return [*(file for file in manifest.files if file.name != entry.name), entry]
+
+        with self._files.turn(self._at(table, partition)):
+            self._revise(table, partition, add, {entry.name: data})
         return entry
 
     def compact(self, table: TableName, partition: Partition) -> Compaction:
@@ -268,17 +298,27 @@ class Lake:
 
         A row whose key is there already is left out if both say the same (for keys without ``ordinal``, such as a
         trade's, however they were received; the earliest stays, pushed before polled). Otherwise both are kept and
-        counted.
+        counted. Parts that another writer adds meanwhile, where the store lets it, wait for the next compaction.
+        Memory is that of about half a million rows and the merged file's bytes, however many rows there are.
         """
         table = self._check(table, partition)
-        with self._locked(table, partition, create=False) as exists:
-            manifest = self._manifest(table, partition)
-            if not exists or not any(file.writer for file in manifest.files):
-                return Compaction(manifest.rows)
+        merged: _Merged | None = None
+
+        def merge(manifest: Manifest, _exists: bool) -> Sequence[FileEntry] | None:
+            nonlocal merged
             self._same_origin(table, partition, manifest)
-            rows, dropped, conflicts = _unique(table, self._load(table, partition, manifest))
-            self._publish(table, partition, rows)
-            return Compaction(rows.num_rows, dropped, conflicts)
+            if merged is None or not merged.sources <= {file.name for file in manifest.files}:
+                if not any(file.writer for file in manifest.files):
+                    merged = None
+                    return None
+                merged = self._merge(table, partition, manifest)
+            return [*merged.entries, *(file for file in manifest.files if file.name not in merged.sources)]
+
+        with self._files.turn(self._at(table, partition), create=False) as there:
+            if not there:
+                return Compaction(0)
+            manifest = self._revise(table, partition, merge)
+        return Compaction(manifest.rows) if merged is None else merged.found
 
     def replace(self, table: TableName, partition: Partition, rows: pa.Table) -> Manifest:
         """Make these rows the whole content of a partition. No rows are an empty partition, which is listed too.
@@ -287,13 +327,14 @@ class Lake:
             LakeError: if the rows do not fit the table or the partition, or two of them share a key.
         """
         table = self._check(table, partition)
-        rows = sort_table(self._conform(table, partition, rows), _order(table))
+        rows = sort_table(self._conform(table, partition, rows), row_order(table))
         later, first = repeated(rows, table.key)
         if len(later):
             values = {name: rows[name][int(first[0])].as_py() for name in table.key}
             raise LakeError(f"{table.name}: {len(later)} rows repeat the key of another one, the first is {values}")
-        with self._locked(table, partition):
-            return self._publish(table, partition, rows)
+        entries, data = self._whole(table, rows)
+        with self._files.turn(self._at(table, partition)):
+            return self._revise(table, partition, lambda _manifest, _exists: entries, data)
 
     def replace_where(
         self, table: TableName, partition: Partition, rows: pa.Table, column: str, values: Collection[str]
@@ -305,37 +346,56 @@ class Lake:
         """
         table = self._check(table, partition)
         rows = self._conform(table, partition, rows)
-        with self._locked(table, partition, create=rows.num_rows > 0) as exists:
-            if not exists:
-                return Compaction(0)
-            manifest = self._manifest(table, partition)
-            if manifest.files:
-                self._same_origin(table, partition, manifest)
-                kept = self._load(table, partition, manifest)
-                others = pc.invert(pc.is_in(kept[column], pa.array(sorted(values), pa.string())))
-                rows = pa.concat_tables([kept.filter(others), rows])
-            rows, dropped, conflicts = _unique(table, sort_table(rows, _order(table)))
-            self._publish(table, partition, rows)
-            return Compaction(rows.num_rows, dropped, conflicts)
+        others = pc.invert(pc.field(column).isin(pa.array(sorted(values), pa.string())))
+
+        def join(manifest: Manifest) -> pa.Table:
+            return pa.concat_tables([self._load(table, partition, manifest, others), rows])
+
+        return self._rewrite(table, partition, join, create=rows.num_rows > 0)
 
     def update(self, table: TableName, partition: Partition, change: Callable[[pa.Table], pa.Table]) -> Compaction:
-        """Make what ``change`` gives for a partition's rows its whole content, compacted, under the partition's lock.
+        """Make what ``change`` gives for a partition's rows its whole content, compacted.
 
-        Nothing is written if there was nothing and there is nothing to write.
+        Where another writer came in between, ``change`` is asked again, with the rows as they are then. Nothing is
+        written if there was nothing and there is nothing to write.
 
         Raises:
             LakeError: as :meth:`write_part`; the partition is left as it was.
         """
         table = self._check(table, partition)
-        with self._locked(table, partition):
-            manifest = self._manifest(table, partition)
-            self._same_origin(table, partition, manifest)
-            held = self._load(table, partition, manifest)
-            rows = self._conform(table, partition, change(held))
-            rows, dropped, conflicts = _unique(table, sort_table(rows, _order(table)))
-            if rows.num_rows or manifest.files:
-                self._publish(table, partition, rows)
-            return Compaction(rows.num_rows, dropped, conflicts)
+
+        def apply(manifest: Manifest) -> pa.Table:
+            return self._conform(table, partition, change(self._load(table, partition, manifest)))
+
+        return self._rewrite(table, partition, apply, create=True)
+
+    def drop(self, table: TableName, partition: Partition) -> Manifest:
+        """Remove a partition; what it held.
+
+        The manifest is emptied first and goes last, so that a reader sees all of the partition or none of it. Broken
+        off, the next call ends it; files that it no longer knows of, on an object store, are orphans.
+        """
+        table = self._check(table, partition)
+        held = Manifest(table=table.name, partition=partition.path)
+
+        def empty(manifest: Manifest, exists: bool) -> Sequence[FileEntry] | None:
+            nonlocal held
+            if not exists:
+                return None
+            held = manifest if manifest.files else held
+            return ()
+
+        folder = self._at(table, partition)
+        path = self._at(table, partition, MANIFEST)
+        with self._files.turn(folder, create=False) as there:
+            if there:
+                self._revise(table, partition, empty)
+                now = self._files.read_version(path)
+                # What was added since, where the store lets others write now, stays.
+                if now is not None and not _decode(path, now[0]).files:
+                    self._files.delete_version(path, now[1])
+                self._files.remove_empty(folder)
+        return held
 
     # --- reading ------------------------------------------------------------------------------------------
 
@@ -383,15 +443,11 @@ class Lake:
     ) -> list[LakeFile]:
         """Files that may hold rows of [start, end), in the order of partitions; no other file counts."""
         table = _table(table)
-        lower = -(2**63) if start is None else _ns(start)
-        upper = 2**63 - 1 if end is None else _ns(end)
-        lasting = _lasts(table)
+        lower = -(2**63) if start is None else as_ns(start)
+        upper = 2**63 - 1 if end is None else as_ns(end)
         chosen = []
-        for partition in self.partitions(table, venue):
-            bounds = partition.bounds
-            if bounds and (bounds[0] >= upper or (bounds[1] <= lower and not lasting)):
-                continue
-            for entry in self._manifest(table, partition).files:
+        for partition, manifest in self._manifests(table, self._candidates(table, venue, lower, upper)):
+            for entry in manifest.files:
                 ended = entry.max_ns is not None and entry.max_ns < lower
                 begins_later = entry.min_ns is not None and entry.min_ns >= upper
                 if not ended and not begins_later:
@@ -406,21 +462,27 @@ class Lake:
             newest[partition.venue] = partition
         return [
             LakeFile(partition, self._address(table, partition, entry.name), entry)
-            for partition in newest.values()
-            for entry in self._manifest(table, partition).files
+            for partition, manifest in self._manifests(table, newest.values())
+            for entry in manifest.files
         ]
 
     def partitions(self, table: TableName, venue: str | None = None) -> list[Partition]:
         """Partitions that have been written, by venue and time; also those that were found to be empty."""
         table = _table(table)
+        if self.is_local:
+            return [
+                partition
+                for partition in self._candidates(table, venue, -(2**63), 2**63 - 1)
+                if self._files.exists(self._at(table, partition, MANIFEST))
+            ]
+        # Of all partitions of an object store, one flat listing takes the fewest requests.
         base = posixpath.join(self._path, table.name)
-        pattern = posixpath.join(base, *(f"{level}=*" for level in _levels(table)), MANIFEST)
-        self._fs.invalidate_cache(base)
         found = []
-        for path in self._fs.glob(pattern):
-            relative = posixpath.relpath(posixpath.dirname(path), base)
-            found.append(Partition.parse("" if relative == "." else relative))
-        return sorted((p for p in found if venue is None or p.venue in (None, venue)), key=lambda p: p.order)
+        for path in self._files.find(base if venue is None or not table.by_venue else f"{base}/venue={venue}"):
+            folder, name = posixpath.split(path)
+            if name == MANIFEST and folder.count("=") == self._path.count("=") + len(_levels(table)):
+                found.append(Partition.parse(folder[len(base) + 1 :]))
+        return sorted(found, key=lambda partition: partition.order)
 
     def manifest(self, table: TableName, partition: Partition) -> Manifest:
         """The manifest of a partition, without files if it was never written.
@@ -428,7 +490,33 @@ class Lake:
         Raises:
             LakeError: if the manifest is damaged or of a newer schema version than this package knows.
         """
-        return self._manifest(self._check(table, partition), partition)
+        table = self._check(table, partition)
+        return dict(self._manifests(table, [partition])).get(
+            partition, Manifest(table=table.name, partition=partition.path)
+        )
+
+    def location(self, table: TableName, partition: Partition | None = None, name: str = "") -> str:
+        """The filesystem's path of a table, of one of its partitions, or of a file in that."""
+        return self._at(_table(table), Partition() if partition is None else partition, name)
+
+    def expects(self, table: TableName, partition: Partition) -> None:
+        """Make sure that the table is partitioned so.
+
+        Raises:
+            LakeError: if it is not.
+        """
+        self._check(table, partition)
+
+    def delete_orphan(self, table: TableName, partition: Partition, name: str) -> bool:
+        """Delete a file of ours that the partition's manifest does not list; whether that could be done."""
+        table = self._check(table, partition)
+        if not _OURS.match(name):
+            return False
+        with self._files.turn(self._at(table, partition), create=False) as there:
+            if not there or name in {file.name for file in self._versioned(table, partition)[0].files}:
+                return False
+            self._files.delete([self._at(table, partition, name)])
+        return True
 
     # --- inside -------------------------------------------------------------------------------------------
 
@@ -457,68 +545,191 @@ class Lake:
             raise LakeError(f"{table.name}: rows do not have the declared types: {error}") from error
         if partition.venue is not None and pc.unique(rows["venue"]).to_pylist() not in ([], [partition.venue]):
             raise LakeError(f"{table.name}: rows of {pc.unique(rows['venue']).to_pylist()} in {partition.path}")
-        if (bounds := partition.bounds) and rows.num_rows and (times := _times(table)):
+        if (bounds := partition.bounds) and rows.num_rows and (times := row_times(table)):
             low, high = _span(rows[times[0]])
             if low < bounds[0] or high >= bounds[1]:
                 raise LakeError(f"{table.name}.{times[0]} runs from {low} to {high} ns, beyond {partition.path}")
         return rows
 
-    def _encode(self, table: Table, rows: pa.Table, stem: str, writer: str) -> tuple[FileEntry, bytes]:
-        data = _parquet(table, rows, self.exchange_name)
+    def _encode(self, table: Table, pieces: Iterable[pa.Table], stem: str, writer: str) -> tuple[FileEntry, bytes]:
+        """The file of sorted rows that come in pieces, none of them without rows."""
+        extents = []
+
+        def told() -> Iterator[pa.Table]:
+            for piece in pieces:
+                extents.append((piece.num_rows, *extent(table, piece)))
+                yield piece
+
+        data = _parquet(table, told(), self.exchange_name)
         digest = hashlib.sha256(data).hexdigest()
-        low, high = _extent(table, rows)
+        lows = [low for _, low, _ in extents]
+        highs = [high for _, _, high in extents]
         entry = FileEntry(
             name=f"{stem}-{digest[:12]}.parquet",
-            rows=rows.num_rows,
+            rows=sum(rows for rows, _, _ in extents),
             bytes=len(data),
             sha256=digest,
             schema_version=SCHEMA_VERSION,
-            min_ns=low,
-            max_ns=high,
+            min_ns=None if None in lows else min(low for low in lows if low is not None),
+            max_ns=None if None in highs else max(high for high in highs if high is not None),
             writer=writer,
             exchange=self.exchange_name,
         )
         return entry, data
 
-    def _publish(self, table: Table, partition: Partition, rows: pa.Table) -> Manifest:
-        """Make sorted rows the only file of a partition, under its lock."""
-        entries = []
-        if rows.num_rows:
-            entry, data = self._encode(table, rows, "data", "")
-            entries.append(entry)
-            self._put(self._at(table, partition, entry.name), data)
-        manifest = self._commit(table, partition, entries)
-        # Under the lock nobody else writes here, so what the manifest does not list is superseded or a torn write.
-        keep = {MANIFEST, *(entry.name for entry in entries)}
-        folder = self._at(table, partition)
-        self._fs.invalidate_cache(folder)
-        for path in self._fs.ls(folder, detail=False):
-            if posixpath.basename(path.rstrip("/")) not in keep and not self._fs.isdir(path):
-                self._fs.rm_file(path)
-        return manifest
+    def _whole(self, table: Table, rows: pa.Table) -> "tuple[Sequence[FileEntry], dict[str, bytes]]":
+        """Sorted rows as the only file of a partition."""
+        if not rows.num_rows:
+            return (), {}
+        entry, data = self._encode(table, [rows], "data", "")
+        return (entry,), {entry.name: data}
 
-    def _commit(self, table: Table, partition: Partition, entries: Sequence[FileEntry]) -> Manifest:
-        manifest = Manifest(
-            table=table.name, partition=partition.path, files=tuple(sorted(entries, key=lambda entry: entry.name))
-        )
-        self._put(self._at(table, partition, MANIFEST), msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
-        return manifest
+    def _rewrite(
+        self, table: Table, partition: Partition, make: Callable[[Manifest], pa.Table], *, create: bool
+    ) -> Compaction:
+        """Make what ``make`` gives for a manifest the whole content of a partition, compacted."""
+        found = Compaction(0)
 
-    def _manifest(self, table: Table, partition: Partition) -> Manifest:
+        def revise(manifest: Manifest, exists: bool) -> Sequence[FileEntry] | None:
+            nonlocal found
+            if not (exists or create):
+                return None
+            self._same_origin(table, partition, manifest)
+            rows, dropped, conflicts = _unique(table, sort_table(make(manifest), row_order(table)))
+            found = Compaction(rows.num_rows, dropped, conflicts)
+            if not (rows.num_rows or exists):
+                return None
+            entries, data = self._whole(table, rows)
+            self._put(table, partition, data)
+            return entries
+
+        with self._files.turn(self._at(table, partition), create=create) as there:
+            if there:
+                self._revise(table, partition, revise)
+        return found
+
+    def _merge(self, table: Table, partition: Partition, manifest: Manifest) -> "_Merged":
+        """Write the file that takes the place of those of a manifest."""
+        merged = _Merged(frozenset(file.name for file in manifest.files))
+        paths = [self._at(table, partition, file.name) for file in manifest.files]
+        with self._files.errors():
+            tests = _pieces(table, paths, manifest.rows, self.filesystem)
+            pieces = merged.take(table, (self._coded(table, paths, test) for test in tests))
+            first = next(pieces, None)
+            if first is not None:
+                entry, data = self._encode(table, _chained(first, pieces), "data", "")
+                self._put(table, partition, {entry.name: data})
+                merged.entries = (entry,)
+        return merged
+
+    def _put(self, table: Table, partition: Partition, data: dict[str, bytes]) -> None:
+        for name, content in data.items():
+            self._files.write(self._at(table, partition, name), content)
+
+    def _revise(
+        self,
+        table: Table,
+        partition: Partition,
+        revise: "Callable[[Manifest, bool], Sequence[FileEntry] | None]",
+        data: dict[str, bytes] | None = None,
+    ) -> Manifest:
+        """Write ``data`` and commit what ``revise`` makes of a manifest, None being: leave it as it is.
+
+        ``revise`` is told whether there is a manifest, and asked again if another writer came in between.
+
+        Raises:
+            OSError: if others keep changing the manifest.
+        """
         path = self._at(table, partition, MANIFEST)
-        try:
-            manifest = msgspec.json.decode(self._fs.cat_file(path), type=Manifest)
-        except FileNotFoundError:
-            return Manifest(table=table.name, partition=partition.path)
-        except msgspec.DecodeError as error:
-            raise LakeError(f"{path} is no manifest: {error}; restore it, or delete the partition") from error
-        for entry in manifest.files:
-            if entry.schema_version > SCHEMA_VERSION:
-                raise LakeError(
-                    f"{path}: {entry.name} has schema version {entry.schema_version}, this package knows "
-                    f"{SCHEMA_VERSION}; install a newer arb_pipeline"
-                )
-        return manifest
+        for attempt in range(_SWAP_TRIES):
+            manifest, version = self._versioned(table, partition)
+            try:
+                entries = revise(manifest, version is not None)
+            except FileNotFoundError:
+                # Another writer merged the files between the manifest and the read: the next one knows.
+                if self._versioned(table, partition)[0] == manifest:
+                    raise
+                continue
+            if entries is None:
+                return manifest
+            # Each time anew: what a file of this name superseded may just be being deleted.
+            self._put(table, partition, data or {})
+            revised = Manifest(
+                table=table.name, partition=partition.path, files=tuple(sorted(entries, key=lambda entry: entry.name))
+            )
+            if self._files.swap(path, _encoded(revised), version):
+                self._tidy(table, partition, manifest, revised)
+                return revised
+            time.sleep(random.uniform(0, _SWAP_WAIT_S * min(1, attempt / 8)))  # noqa: S311 - spreads retries only
+        raise OSError(errno.EBUSY, f"other writers changed the manifest {_SWAP_TRIES} times in a row", path)
+
+    def _tidy(self, table: Table, partition: Partition, before: Manifest, after: Manifest) -> None:
+        """Delete what a commit superseded."""
+        gone = {file.name for file in before.files} - {file.name for file in after.files}
+        if not self._files.sweeps:
+            if gone:
+                # Another writer may have committed a file of the very same content since, which has the same name.
+                gone -= {file.name for file in self._versioned(table, partition)[0].files}
+        elif gone or not any(file.writer for file in after.files):
+            # In its turn nobody else writes here: what the manifest does not list is superseded or a torn write.
+            folder = self._at(table, partition)
+            kept = {MANIFEST, LOCK, *(file.name for file in after.files)}
+            gone = {name for name in self._files.names(folder) if name not in kept and "=" not in name}
+        self._files.delete([self._at(table, partition, name) for name in sorted(gone)])
+
+    def _versioned(self, table: Table, partition: Partition) -> tuple[Manifest, str | None]:
+        """A partition's manifest, and what its next version has to replace; None if there is none."""
+        path = self._at(table, partition, MANIFEST)
+        read = self._files.read_version(path)
+        if read is None:
+            return Manifest(table=table.name, partition=partition.path), None
+        return _decode(path, read[0]), read[1]
+
+    def _manifests(self, table: Table, partitions: Iterable[Partition]) -> list[tuple[Partition, Manifest]]:
+        """Those of the partitions that have a manifest, with it."""
+        paths = {self._at(table, partition, MANIFEST): partition for partition in partitions}
+        read = self._files.read_all(list(paths))
+        return [(partition, _decode(path, read[path])) for path, partition in paths.items() if path in read]
+
+    def _candidates(self, table: Table, venue: str | None, lower: int, upper: int) -> list[Partition]:
+        """Partitions that may hold rows of [lower, upper), in order; some of them may have no manifest."""
+        levels = _levels(table)
+        if not levels:
+            return [Partition()]
+        venues: list[str | None] = [venue if table.by_venue else None]
+        if table.by_venue and venue is None:
+            venues = list(self._level(posixpath.join(self._path, table.name), "venue"))
+        if _lasts(table):
+            lower = -(2**63)
+        found: list[Partition] = []
+        for one in venues:
+            direct = _between(table, one, lower, upper)
+            found += self._walk(table, one, lower, upper) if direct is None else direct
+        return found
+
+    def _walk(self, table: Table, venue: str | None, lower: int, upper: int) -> Iterator[Partition]:
+        """Partitions of a venue by listing days and then, of those in [lower, upper), hours."""
+        base = posixpath.join(self._path, table.name, *([] if venue is None else [f"venue={venue}"]))
+        for day in self._level(base, "date"):
+            try:
+                whole = Partition(venue, date.fromisoformat(day))
+            except ValueError:
+                continue
+            if not _within(whole, lower, upper):
+                continue
+            if table.partitioning is not Partitioning.HOUR:
+                yield whole
+                continue
+            for hour in self._level(posixpath.join(base, f"date={day}"), "hour"):
+                if hour.isdecimal() and int(hour) < 24:
+                    partition = Partition(venue, whole.date, int(hour))
+                    if _within(partition, lower, upper):
+                        yield partition
+
+    def _level(self, folder: str, level: str) -> list[str]:
+        """Values of a partition level below a folder, in order."""
+        prefix = f"{level}="
+        return [name[len(prefix) :] for name in self._files.names(folder) if name.startswith(prefix)]
 
     def _same_origin(self, table: Table, partition: Partition, manifest: Manifest) -> None:
         for entry in manifest.files:
@@ -532,14 +743,40 @@ class Lake:
         # It loads pandas, which takes a process that only writes a second that it can do without.
         import pyarrow.dataset as ds  # noqa: PLC0415
 
-        return ds.dataset(paths, schema=table.schema, format="parquet", filesystem=self._fs)
+        return ds.dataset(paths, schema=table.schema, format="parquet", filesystem=self.filesystem)
 
-    def _load(self, table: Table, partition: Partition, manifest: Manifest) -> pa.Table:
+    def _load(
+        self, table: Table, partition: Partition, manifest: Manifest, test: pc.Expression | None = None
+    ) -> pa.Table:
         paths = [self._at(table, partition, entry.name) for entry in manifest.files]
         if not paths:
             return table.schema.empty_table()
-        rows = self._dataset(table, paths).to_table()
-        return sort_table(rows, _order(table))
+        with self._files.errors():
+            return self._rows(table, paths, test)
+
+    def _rows(self, table: Table, paths: Sequence[str], test: pc.Expression | None) -> pa.Table:
+        return sort_table(self._dataset(table, paths).to_table(filter=test), row_order(table))
+
+    def _coded(self, table: Table, paths: Sequence[str], test: pc.Expression | None) -> pa.Table:
+        """As :meth:`_rows`, with texts that repeat as indices into a dictionary, which takes a third of the memory."""
+        import pyarrow.dataset as ds  # noqa: PLC0415 - as above
+
+        coded = [
+            column.name for column in table.columns if pa.types.is_string(column.type) and column.name not in _LONG_TEXT
+        ]
+        schema = pa.schema(
+            [
+                column.with_type(pa.dictionary(pa.int32(), pa.string())) if column.name in coded else column
+                for column in table.schema
+            ]
+        )
+        rows = ds.dataset(
+            paths,
+            schema=schema,
+            format=ds.ParquetFileFormat(dictionary_columns=coded),
+            filesystem=self.filesystem,
+        ).to_table(filter=test, batch_readahead=2, fragment_readahead=2)
+        return sort_table(rows.unify_dictionaries().combine_chunks(), row_order(table))
 
     def _scan(
         self,
@@ -551,15 +788,16 @@ class Lake:
         names = list(table.column_names if columns is None else columns)
         if unknown := set(names) - set(table.column_names):
             raise LakeError(f"{table.name} has no columns {sorted(unknown)}; it has {', '.join(table.column_names)}")
-        order = _order(table)
+        order = row_order(table)
         wanted = names + [name for name in order if name not in names]
         for attempt in range(_READ_TRIES):
             files = listing()
             if not files:
                 return pa.schema([table.schema.field(name) for name in names]).empty_table()
-            paths = [self._fs._strip_protocol(file.path) for file in files]  # noqa: SLF001 - fsspec's documented hook
+            paths = [self._at(table, file.partition, file.entry.name) for file in files]
             try:
-                rows = self._dataset(table, paths).to_table(columns=wanted, filter=_all(tests))
+                with self._files.errors():
+                    rows = self._dataset(table, paths).to_table(columns=wanted, filter=_all(tests))
             except FileNotFoundError:
                 # A compaction replaced the files between the listing and the read: the next manifest knows.
                 if attempt == _READ_TRIES - 1:
@@ -573,51 +811,132 @@ class Lake:
 
     def _address(self, table: Table, partition: Partition, name: str) -> str:
         path = self._at(table, partition, name)
-        return path if self.is_local else str(self._fs.unstrip_protocol(path))
+        return path if self.is_local else str(self.filesystem.unstrip_protocol(path))
 
-    def _put(self, path: str, data: bytes) -> None:
-        if not self.is_local:
-            self._fs.pipe_file(path, data)
-            return
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
-    @contextmanager
-    def _locked(self, table: Table, partition: Partition, *, create: bool = True) -> Iterator[bool]:
-        """Hold the partition's lock; yields whether the partition exists (always, unless ``create`` is False)."""
-        folder = self._at(table, partition)
-        if not self.is_local:
-            yield create or self._fs.exists(posixpath.join(folder, MANIFEST))
-            return
-        if create:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-        elif not Path(folder).is_dir():
-            yield False
-            return
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield True
-        finally:
-            os.close(handle)
+@dataclass(slots=True)
+class _Merged:
+    """A compaction's file, and what it is made of."""
+
+    sources: frozenset[str]
+    entries: Sequence[FileEntry] = ()
+    found: Compaction = field(default_factory=lambda: Compaction(0))
+
+    def take(self, table: Table, pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """The pieces without repeats, and of them only those with rows; counts what it leaves out."""
+        total, dropped, conflicts = 0, 0, 0
+        ordinals = []
+        for piece in pieces:
+            rows, left_out, doubled = _unique(table, piece)
+            total, dropped, conflicts = total + rows.num_rows, dropped + left_out, conflicts + doubled
+            self.found = Compaction(total, dropped, conflicts)
+            if table.key == ("ordinal",):
+                ordinals.append(rows["ordinal"].to_numpy())
+            if rows.num_rows:
+                yield rows
+        if len(ordinals) > 1:
+            # Rows of one ordinal that differ may lie in different pieces.
+            every = np.concatenate(ordinals)
+            every.sort()
+            conflicts = int((every[1:] == every[:-1]).sum())
+            self.found = Compaction(total, dropped, conflicts)
+
+
+def _chained(first: pa.Table, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    yield first
+    yield from rest
+
+
+def _encoded(manifest: Manifest) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(manifest)) + b"\n"
+
+
+def _decode(path: str, data: bytes) -> Manifest:
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise LakeError(f"{path} is no manifest: {error}; restore it, or delete the partition") from error
+    for entry in manifest.files:
+        if entry.schema_version > SCHEMA_VERSION:
+            raise NewerSchemaError(
+                f"{path}: {entry.name} has schema version {entry.schema_version}, this package knows "
+                f"{SCHEMA_VERSION}; install a newer arb_pipeline"
+            )
+    return manifest
+
+
+def _pieces(
+    table: Table, paths: Sequence[str], rows: int, filesystem: fsspec.AbstractFileSystem
+) -> list[pc.Expression | None]:
+    """Tests that cut files into pieces of about ``_PIECE`` rows, in the table's order; None is: all rows.
+
+    No two pieces hold repeats of one row: cuts lie between values of the first sort column where the key names that,
+    and for keys of ``ordinal`` alone, whose repeats are alike in every column, also between times of one value.
+    """
+    lead = table.sort[0]
+    by_ordinal = table.key == ("ordinal",)
+    if rows <= _PIECE or not (by_ordinal or lead in table.key):
+        return [None]
+    counts: Counter[object] = Counter()
+    for path in paths:
+        column = pq.read_table(path, columns=[lead], filesystem=filesystem)[lead]
+        counts.update({one["values"]: one["counts"] for one in pc.value_counts(column).to_pylist()})
+    tests: list[pc.Expression | None] = []
+    group: list[object] = []
+    size = 0
+    for value in sorted(counts, key=lambda value: (str(type(value)), value)):
+        if group and size + counts[value] > _PIECE:
+            tests.append((pc.field(lead) >= group[0]) & (pc.field(lead) <= group[-1]))
+            group, size = [], 0
+        if by_ordinal and counts[value] > _PIECE:
+            tests += _times_of(paths, lead, value, filesystem)
+            continue
+        group.append(value)
+        size += counts[value]
+    if group:
+        tests.append((pc.field(lead) >= group[0]) & (pc.field(lead) <= group[-1]))
+    return tests
+
+
+def _times_of(
+    paths: Sequence[str], lead: str, value: object, filesystem: fsspec.AbstractFileSystem
+) -> list[pc.Expression]:
+    """Tests that cut the rows of one value of the first sort column by their receive time."""
+    chosen = [
+        pq.read_table(path, columns=["recv_ns"], filters=pc.field(lead) == value, filesystem=filesystem)["recv_ns"]
+        for path in paths
+    ]
+    times = np.sort(np.concatenate([column.to_numpy() for column in chosen]))
+    cuts = np.unique(times[_PIECE::_PIECE]).tolist()
+    is_value = pc.field(lead) == value
+    bounds = [-(2**63), *cuts, None]
+    return [
+        is_value & (pc.field("recv_ns") >= begin)
+        if end is None
+        else is_value & (pc.field("recv_ns") >= begin) & (pc.field("recv_ns") < end)
+        for begin, end in pairwise(bounds)
+    ]
+
+
+def _within(partition: Partition, lower: int, upper: int) -> bool:
+    bounds = partition.bounds
+    assert bounds is not None
+    return bounds[0] < upper and bounds[1] > lower
+
+
+def _between(table: Table, venue: str | None, lower: int, upper: int) -> list[Partition] | None:
+    """The partitions of a venue in [lower, upper), if they are few; None if they are many."""
+    hourly = table.partitioning is Partitioning.HOUR
+    step = HOUR_NS if hourly else 24 * HOUR_NS
+    if upper <= lower:
+        return []
+    if (upper - lower) // step >= _DIRECT_HOURS:
+        return None
+    return [Partition.of(table, venue, number * step) for number in range(lower // step, -(-upper // step))]
 
 
 def _table(table: TableName) -> Table:
     return declared(table) if isinstance(table, str) else table
-
-
-def _ns(at: Instant) -> int:
-    return at if isinstance(at, int) else ns_from_datetime(at)
 
 
 def _levels(table: Table) -> tuple[str, ...]:
@@ -627,32 +946,34 @@ def _levels(table: Table) -> tuple[str, ...]:
     return (*venue, "date", "hour") if table.partitioning is Partitioning.HOUR else (*venue, "date")
 
 
-def _order(table: Table) -> tuple[str, ...]:
+def row_order(table: Table) -> tuple[str, ...]:
     """Columns that put rows into one order whatever order they came in."""
     return (*table.sort, *(name for name in table.key if name not in table.sort))
 
 
-def _times(table: Table) -> tuple[str, str | None] | None:
+def row_times(table: Table) -> tuple[str, str | None] | None:
+    """The column of a row's time and, for rows that last, the one that ends them; None if rows have no time."""
     return next((times for times in _TIMES if times[0] in table.column_names), None)
 
 
 def _lasts(table: Table) -> bool:
-    times = _times(table)
+    times = row_times(table)
     return times is not None and times[1] is not None
 
 
-def _as_ns(value: int | datetime) -> int:
+def as_ns(value: Instant) -> int:
+    """Nanoseconds since the epoch."""
     return value if isinstance(value, int) else ns_from_datetime(value)
 
 
 def _span(column: pa.ChunkedArray) -> tuple[int, int]:
     both = pc.min_max(column).as_py()
-    return _as_ns(both["min"]), _as_ns(both["max"])
+    return as_ns(both["min"]), as_ns(both["max"])
 
 
-def _extent(table: Table, rows: pa.Table) -> tuple[int | None, int | None]:
+def extent(table: Table, rows: pa.Table) -> tuple[int | None, int | None]:
     """First and last time of the rows; the last is None without a time column and while a row lasts."""
-    times = _times(table)
+    times = row_times(table)
     if times is None or not rows.num_rows:
         return None, None
     begin, end = times
@@ -663,7 +984,7 @@ def _extent(table: Table, rows: pa.Table) -> tuple[int | None, int | None]:
 
 
 def _time_tests(table: Table, start: Instant | None, end: Instant | None) -> list[pc.Expression]:
-    times = _times(table)
+    times = row_times(table)
     if times is None:
         return []
     begin, until = times
@@ -680,7 +1001,7 @@ def _time_tests(table: Table, start: Instant | None, end: Instant | None) -> lis
 def _scalar(table: Table, name: str, at: Instant) -> pa.Scalar:
     type_ = table.schema.field(name).type
     # Rounded up: a whole microsecond lies before an instant within it.
-    return pa.scalar(-(-_ns(at) // 1_000), type_) if pa.types.is_timestamp(type_) else pa.scalar(_ns(at), type_)
+    return pa.scalar(-(-as_ns(at) // 1_000), type_) if pa.types.is_timestamp(type_) else pa.scalar(as_ns(at), type_)
 
 
 def _all(tests: Sequence[pc.Expression]) -> pc.Expression | None:
@@ -698,42 +1019,30 @@ def _any(tests: Sequence[pc.Expression]) -> pc.Expression:
 
 
 def _unique(table: Table, rows: pa.Table) -> tuple[pa.Table, int, int]:
-    """Sorted rows without repeats, how many were dropped, and how many share a key but not the content."""
-    later, first = _repeats(table, rows)
+    """Sorted rows without repeats, how many were dropped, and how many share a key but not the content.
+
+    Where a fact was both pushed and asked for, what was pushed counts as the first: a trade that was fetched later
+    bears the time at which it was made, before anybody could receive it.
+    """
+    order: Ints | None = None
+    if "source" in table.column_names and not {"ordinal", "source"} & set(table.key):
+        order = np.argsort(pc.equal(rows["source"], "rest").to_numpy(), kind="stable")
+    ranked = rows if order is None else rows.take(order)
+    later, first = repeated(ranked, table.key)
     if not len(later):
         return rows, 0, 0
     received = frozenset() if "ordinal" in table.key else _RECEPTION
     compared = [name for name in table.column_names if name not in received]
-    same = np.array(
-        [
-            one == other
-            for one, other in zip(
-                rows.select(compared).take(later).to_pylist(),
-                rows.select(compared).take(first).to_pylist(),
-                strict=True,
-            )
-        ]
-    )
+    involved = np.union1d(later, first)
+    again, _ = repeated(ranked.select(compared).take(involved), compared)
+    gone = involved[again]
     keep = np.ones(rows.num_rows, dtype=np.bool_)
-    keep[later[same]] = False
-    return rows.filter(pa.array(keep)), int(same.sum()), int((~same).sum())
+    keep[gone if order is None else order[gone]] = False
+    return rows.filter(pa.array(keep)), len(gone), len(later) - len(gone)
 
 
-def _repeats(table: Table, rows: pa.Table) -> tuple[Ints, Ints]:
-    """As :func:`repeated`, but where a fact was both pushed and asked for, what was pushed counts as the first.
-
-    A trade that was fetched later bears the time at which it was made, before anybody could receive it.
-    """
-    if "source" not in table.column_names or "ordinal" in table.key or "source" in table.key:
-        return repeated(rows, table.key)
-    asked = pc.equal(rows["source"], "rest").to_numpy()
-    order = np.argsort(asked, kind="stable")
-    later, first = repeated(rows.take(order), table.key)
-    return order[later], order[first]
-
-
-def _parquet(table: Table, rows: pa.Table, exchange: str) -> bytes:
-    """The bytes of a Parquet file: a pure function of rows, table and exchange name."""
+def _parquet(table: Table, pieces: Iterable[pa.Table], exchange: str) -> bytes:
+    """The bytes of a Parquet file: a pure function of rows, table and exchange name, however the rows are cut."""
     schema = table.schema.with_metadata({**table.schema.metadata, b"arb.exchange": exchange.encode()})
     encodings = {name: "DELTA_BINARY_PACKED" for name in _RISING if name in table.column_names}
     plain = _LONG_TEXT | encodings.keys()
@@ -749,5 +1058,19 @@ def _parquet(table: Table, rows: pa.Table, exchange: str) -> bytes:
         store_decimal_as_integer=True,
         sorting_columns=pq.SortingColumn.from_ordering(schema, [(name, "ascending") for name in table.sort]),
     ) as writer:
-        writer.write_table(rows.cast(schema), row_group_size=ROW_GROUP)
+        for group in _row_groups(pieces):
+            writer.write_table(group.cast(schema), row_group_size=ROW_GROUP)
     return sink.getvalue()
+
+
+def _row_groups(pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The rows in whole row groups, the last one shorter; each in one chunk, since chunks show in the bytes."""
+    rest: pa.Table | None = None
+    for piece in pieces:
+        rows = piece if rest is None else pa.concat_tables([rest, piece])
+        full = rows.num_rows // ROW_GROUP * ROW_GROUP
+        for begin in range(0, full, ROW_GROUP):
+            yield rows.slice(begin, ROW_GROUP).combine_chunks()
+        rest = rows.slice(full).combine_chunks()
+    if rest is not None and rest.num_rows:
+        yield rest

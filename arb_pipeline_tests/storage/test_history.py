@@ -1,10 +1,14 @@
 import json
+import tempfile
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import msgspec
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +16,8 @@ from hypothesis import strategies as st
 from arb_pipeline.model import Event, Market, MarketStatus, PriceRange, rules_digest
 from arb_pipeline.storage import Lake
 from arb_pipeline.storage.catalogue import write_catalogue
-from arb_pipeline.storage.history import market_state_at, record_changes
+from arb_pipeline.storage.history import AS_OF_MACRO, market_state_at, markets_as_of, record_changes
+from arb_pipeline.storage.query import connect
 
 START = datetime(2026, 5, 13, 22, tzinfo=UTC)
 PLAIN = Market(
@@ -182,3 +187,67 @@ def test_at_every_instant_the_history_tells_what_was_listed_last(
     for name in "ABC":
         ends = spans(lake, name)
         assert all(end is not None and end <= begin for (_, end), (begin, _) in pairwise(ends))
+
+
+# --- as of any time --------------------------------------------------------------------------------------------------
+
+
+def states(rows: pa.Table) -> dict[str, tuple[Any, datetime | None]]:
+    return {row["market_id"]: (row["tick"], row["valid_to"]) for row in rows.to_pylist()}
+
+
+def test_every_market_as_it_stood_and_as_one_knew_it(lake: Lake) -> None:
+    discover(lake, 0, PLAIN, changed("N"))
+    discover(lake, 30, changed(tick=10), changed("N"))  # on the next day
+    discover(lake, 31, changed(tick=10), changed("O"))
+    first, second = Decimal("0.01"), Decimal("0.001")
+    assert states(markets_as_of(lake, at(-1))) == {}
+    assert states(markets_as_of(lake, at(29))) == {"M": (first, at(30)), "N": (first, at(31))}
+    assert states(markets_as_of(lake, at(30))) == {"M": (second, None), "N": (first, at(31))}
+    assert states(markets_as_of(lake, at(40))) == {"M": (second, None), "O": (first, None)}
+    # Whoever looked ahead from the first listing saw no change coming.
+    assert states(markets_as_of(lake, at(40), at(0))) == {"M": (first, None), "N": (first, None)}
+    assert states(markets_as_of(lake, at(30), at(30))) == {"M": (second, None), "N": (first, None)}
+    assert states(markets_as_of(lake, at(0), at(30))) == {"M": (first, at(30)), "N": (first, None)}
+    assert markets_as_of(lake, at(40), venue="polymarket").num_rows == 0
+    with connect(lake) as database:
+        told = database.sql("FROM markets_as_of($at) ORDER BY market_id", params={"at": at(40)}).to_arrow_table()
+    assert states(told) == states(markets_as_of(lake, at(40)))
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    st.dictionaries(
+        st.integers(0, 60), st.dictionaries(st.sampled_from("MNO"), st.integers(1, 3), min_size=1), max_size=4
+    ),
+    st.integers(-1, 61),
+    st.one_of(st.none(), st.integers(-1, 61)),
+)
+def test_nothing_listed_later_changes_what_was_known(
+    told_at: dict[int, dict[str, int]], when: int, known: int | None
+) -> None:
+    listings = sorted(told_at.items())
+    with tempfile.TemporaryDirectory() as folder:
+        whole, early = Lake(f"{folder}/whole"), Lake(f"{folder}/early")
+        for hours, listed in listings:
+            ticks = [changed(name, tick=tick) for name, tick in listed.items()]
+            discover(whole, hours, *ticks)
+            if known is not None and hours <= known:
+                discover(early, hours, *ticks)
+        instant = None if known is None else at(known)
+        found = markets_as_of(whole, at(when), instant)
+        if known is not None:
+            assert found.equals(markets_as_of(early, at(when)))
+        with duckdb.connect() as database:
+            database.execute("SET TimeZone = 'UTC'")
+            database.register("market_history", whole.read("market_history"))
+            database.execute(AS_OF_MACRO)
+            told = database.sql(
+                "SELECT * FROM markets_as_of($at, known := $known) ORDER BY venue, market_id",
+                params={"at": at(when), "known": instant},
+            ).to_arrow_table()
+        assert states(told) == states(found)
+    standing = [listed for hours, listed in listings if hours <= (when if known is None else min(when, known))][-1:]
+    if when >= 0 and (known is None or known >= 0):
+        expected = standing[0] if standing else {}
+        assert {name: int(tick * 10_000) for name, (tick, _) in states(found).items()} == expected

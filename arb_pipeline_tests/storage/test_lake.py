@@ -1,5 +1,6 @@
 import hashlib
 import multiprocessing
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
@@ -9,10 +10,11 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arb_pipeline.storage import Lake, LakeError, Partition
+from arb_pipeline.storage.files import LocalFiles
 from arb_pipeline.storage.lake import MANIFEST
 from arb_pipeline.tables import SCHEMA_VERSION, TABLES, table
 from arb_pipeline_tests.storage.rows import HOUR, SECOND, START, TWENTY, TWENTY_ONE, gaps, quotes, trades
@@ -273,7 +275,7 @@ def test_a_crash_before_the_manifest_changes_nothing(lake: Lake, monkeypatch: py
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Lake, "_commit", crash)
+        patch.setattr(LocalFiles, "swap", crash)
         with pytest.raises(OSError, match="no space"):
             lake.write_part("quotes", TWENTY, quotes(("A", 2, 2)), "run")
         with pytest.raises(OSError, match="no space"):
@@ -429,3 +431,59 @@ def test_writers_in_processes_lose_nothing(lake: Lake) -> None:
         process.join(60)
         assert process.exitcode == 0
     assert lake.read("quotes")["ordinal"].to_pylist() == list(range(20))
+
+
+# --- merging in pieces -------------------------------------------------------------------------------------
+
+
+@given(
+    rows=st.lists(st.tuples(st.sampled_from("ABC"), st.integers(0, 9), st.integers(0, 30)), min_size=1, max_size=30),
+    parts=st.integers(1, 4),
+    piece=st.integers(1, 12),
+)
+@settings(max_examples=25, deadline=None)
+def test_a_merge_in_pieces_gives_the_bytes_and_figures_of_one_in_a_whole(
+    rows: list[tuple[str, int, int]], parts: int, piece: int
+) -> None:
+    results = []
+    for size in (piece, 10**9):
+        with tempfile.TemporaryDirectory() as root, pytest.MonkeyPatch.context() as patch:
+            patch.setattr("arb_pipeline.storage.lake._PIECE", size)
+            patch.setattr("arb_pipeline.storage.lake.ROW_GROUP", 4)
+            lake = Lake(root)
+            for number in range(parts):
+                lake.write_part("quotes", TWENTY, quotes(*rows[number::parts]), f"w{number}")
+            found = lake.compact("quotes", TWENTY)
+            results.append((found, tree(Path(root))))
+    assert results[0] == results[1]
+    found = results[0][0]
+    assert found.rows == len(set(rows))
+    assert found.dropped == len(rows) - len(set(rows))
+    assert found.conflicts == len(set(rows)) - len({ordinal for _, _, ordinal in rows})
+
+
+def test_trades_are_cut_between_markets_so_that_repeats_meet(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("arb_pipeline.storage.lake._PIECE", 1)
+    lake.write_part("trades", TWENTY, trades([("t1", 3, 30, "0.5"), ("t2", 4, 40, "0.6")]), "b")
+    lake.write_part("trades", TWENTY, trades([("t1", 900, 90, "0.5")]), "a")
+    found = lake.compact("trades", TWENTY)
+    assert (found.rows, found.dropped) == (2, 1)
+
+
+def test_no_more_rows_are_held_than_a_piece(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("arb_pipeline.storage.lake._PIECE", 500)
+    held: list[int] = []
+    coded = Lake._coded
+
+    def measured(*given: object) -> pa.Table:
+        rows = coded(*given)  # type: ignore[arg-type]
+        held.append(rows.num_rows)
+        return rows
+
+    monkeypatch.setattr(Lake, "_coded", measured)
+    for part in range(4):
+        rows = [(f"M{n % 7}" if n % 2 else "BIG", n, part * 1_000 + n) for n in range(1_000)]
+        lake.write_part("quotes", TWENTY, quotes(*rows), f"w{part}")
+    assert lake.compact("quotes", TWENTY).rows == 4_000
+    assert sum(held) == 4_000
+    assert max(held) <= 504  # a cut falls between instants, of which each part has one row here

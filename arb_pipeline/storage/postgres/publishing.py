@@ -1,0 +1,247 @@
+"""What the lake holds, in Postgres: a partition is replaced as a whole, and only where its files changed since.
+
+``mirrored_partitions`` keeps a digest of each partition's files as they were last published, so that bringing Postgres
+up to date costs the listing of manifests, and whatever was missed while it was down is made good by the next call.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+from psycopg import sql
+
+from arb_pipeline.storage.lake import Lake, LakeFile, Partition
+from arb_pipeline.storage.postgres.connection import Connection, Postgres, hold_exchange
+from arb_pipeline.storage.postgres.errors import PostgresError
+from arb_pipeline.storage.postgres.loading import ensure_days, update_latest
+from arb_pipeline.storage.postgres.schema import LAKE_DATE, LAKE_HOUR, TICK_TABLES, added_columns, is_mirrored
+from arb_pipeline.storage.postgres.staging import insert_rows
+from arb_pipeline.tables import TABLES, Partitioning, Table
+
+__all__ = ["MIRRORED", "Synced", "mirror", "publish", "sync"]
+
+MIRRORED: Final = tuple(name for name, table in TABLES.items() if is_mirrored(table) and name not in TICK_TABLES)
+"""Tables that reach Postgres by way of the lake alone."""
+
+_PUBLISHER: Final = "lake"
+_READ_TRIES: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """One partition that was published, or that was left alone for a reason.
+
+    Attributes:
+        skipped: why nothing was done, empty if the partition was published.
+    """
+
+    table: str
+    partition: str
+    rows: int = 0
+    skipped: str = ""
+
+
+def publish(
+    postgres: Postgres, table: str, partition: Partition, rows: pa.Table, *, exchange: str | None = None
+) -> int:
+    """Make these rows the whole content of a partition of the lake's, in one transaction; returns how many are in.
+
+    Args:
+        exchange: name of the local exchange that they come from, empty for the real venues; None: not checked.
+
+    Raises:
+        PostgresUnavailableError: if the server is not there, or in the way; nothing is changed then.
+        PostgresError: if Postgres has no such table, or holds rows of another origin.
+    """
+    return _publish(postgres, _mirrored(table), partition, rows, exchange=exchange, digest=None)
+
+
+def mirror(postgres: Postgres, lake: Lake, table: str, partition: Partition) -> int:
+    """Publish a partition as the lake holds it now; returns how many rows are in.
+
+    Raises:
+        PostgresUnavailableError, PostgresError: as :func:`publish`.
+    """
+    declared_table = _mirrored(table)
+    for attempt in range(_READ_TRIES):
+        files = [
+            file for file in lake.files(table, *_bounds(partition), partition.venue) if file.partition == partition
+        ]
+        try:
+            rows = _read(lake, declared_table, files)
+        except FileNotFoundError:
+            # A compaction replaced the files between the listing and the read: the next manifest knows.
+            if attempt == _READ_TRIES - 1:
+                raise
+            continue
+        exchange = files[0].entry.exchange if files else None
+        return _publish(postgres, declared_table, partition, rows, exchange=exchange, digest=_digest(files))
+    raise AssertionError("unreachable: the last try returns or raises")
+
+
+def sync(
+    postgres: Postgres,
+    lake: Lake,
+    tables: Iterable[str] | None = None,
+    day: date | None = None,
+    *,
+    since: date | None = None,
+    force: bool = False,
+) -> list[Synced]:
+    """Publish every partition of some tables (default: all) that differs from what was last published.
+
+    A partition into which a capture run's journal is still being loaded is left alone, since Postgres may be ahead of
+    the lake there.
+
+    Args:
+        day: only this day's partitions, and those without a day.
+        since: ticks of earlier days stay away, as they do where old days are dropped.
+        force: publish unchanged partitions too, and those that a run is still being loaded into: stop captures first.
+
+    Raises:
+        PostgresUnavailableError, PostgresError: as :func:`publish`; what was published so far stays.
+    """
+    names = tuple(name for name, table in TABLES.items() if is_mirrored(table)) if tables is None else tuple(tables)
+    done: list[Synced] = []
+    for name in names:
+        table = _mirrored(name)
+        known = _digests(postgres, name)
+        loading = _loading(postgres) if name in TICK_TABLES and not force else []
+        for partition, files in _partitions(lake, table, day):
+            if since is not None and name in TICK_TABLES and partition.date is not None and partition.date < since:
+                continue
+            if not force and known.get(partition.path) == _digest(files):
+                continue
+            if any(_overlaps(partition, first, last) for first, last in loading):
+                done.append(Synced(name, partition.path, skipped="a capture run is still being loaded into it"))
+                continue
+            done.append(Synced(name, partition.path, mirror(postgres, lake, name, partition)))
+    return done
+
+
+def _mirrored(name: str) -> Table:
+    table = TABLES.get(name)
+    if table is None or not is_mirrored(table):
+        names = ", ".join(name for name, known in TABLES.items() if is_mirrored(known))
+        raise PostgresError(f"Postgres has no table {name!r} of the lake's; it has {names}")
+    return table
+
+
+def _publish(
+    postgres: Postgres, table: Table, partition: Partition, rows: pa.Table, *, exchange: str | None, digest: str | None
+) -> int:
+    rows = _placed(table, partition, rows)
+    ensure_days(postgres, [(table.name, rows)])
+    with postgres.connected() as connection:
+        if exchange is not None:
+            hold_exchange(connection, exchange)
+        # Two publishers of one partition take turns.
+        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"{table.name}/{partition.path}",))
+        _clear(connection, table, partition)
+        found = insert_rows(connection, table.name, rows, _PUBLISHER)
+        if table.name == "quotes":
+            update_latest(connection, found.kept(rows))
+        if digest is None:
+            connection.execute(
+                "DELETE FROM mirrored_partitions WHERE table_name = %s AND partition = %s", (table.name, partition.path)
+            )
+        else:
+            connection.execute(
+                "INSERT INTO mirrored_partitions (table_name, partition, digest, rows) VALUES (%s, %s, %s, %s) "
+                "ON CONFLICT (table_name, partition) DO UPDATE "
+                "SET digest = excluded.digest, rows = excluded.rows, mirrored_at = now()",
+                (table.name, partition.path, digest, found.rows),
+            )
+    return found.rows
+
+
+def _placed(table: Table, partition: Partition, rows: pa.Table) -> pa.Table:
+    """The rows with the columns that tell their partition."""
+    added = added_columns(table)
+    if LAKE_DATE in added:
+        rows = rows.append_column(LAKE_DATE, pa.repeat(pa.scalar(partition.date, pa.date32()), rows.num_rows))
+    if LAKE_HOUR in added:
+        rows = rows.append_column(LAKE_HOUR, pa.repeat(pa.scalar(partition.hour, pa.int64()), rows.num_rows))
+    return rows
+
+
+def _clear(connection: Connection, table: Table, partition: Partition) -> None:
+    tests: list[sql.Composable] = [sql.SQL("true")]
+    values: list[object] = []
+    if partition.venue is not None:
+        tests.append(sql.SQL("venue = %s"))
+        values.append(partition.venue)
+    added = added_columns(table)
+    if added:
+        tests.append(sql.SQL("lake_date = %s"))
+        values.append(partition.date)
+    if LAKE_HOUR in added:
+        tests.append(sql.SQL("lake_hour = %s"))
+        values.append(partition.hour)
+    if table.partitioning is Partitioning.HOUR and not added:
+        tests.append(sql.SQL("recv_ns >= %s AND recv_ns < %s"))
+        values += _bounds(partition)
+    connection.execute(
+        sql.SQL("DELETE FROM {} WHERE {}").format(sql.Identifier(table.name), sql.SQL(" AND ").join(tests)), values
+    )
+
+
+def _bounds(partition: Partition) -> tuple[int | None, int | None]:
+    return partition.bounds or (None, None)
+
+
+def _partitions(lake: Lake, table: Table, day: date | None) -> list[tuple[Partition, list[LakeFile]]]:
+    """Partitions with their files, empty ones too."""
+    start = end = None
+    if day is not None:
+        bounds = Partition(date=day).bounds
+        assert bounds is not None  # it has a date
+        start, end = bounds
+    found: dict[Partition, list[LakeFile]] = {
+        partition: []
+        for partition in lake.partitions(table)
+        if day is None or partition.date is None or partition.date == day
+    }
+    for file in lake.files(table, start, end):
+        if file.partition in found:
+            found[file.partition].append(file)
+    return sorted(found.items(), key=lambda item: item[0].order)
+
+
+def _read(lake: Lake, table: Table, files: Sequence[LakeFile]) -> pa.Table:
+    if not files:
+        return table.schema.empty_table()
+    paths = [file.path if lake.is_local else file.path.partition("://")[2] for file in files]
+    return ds.dataset(paths, schema=table.schema, format="parquet", filesystem=lake.filesystem).to_table()
+
+
+def _digest(files: Collection[LakeFile]) -> str:
+    names = sorted(f"{file.entry.name} {file.entry.sha256}" for file in files)
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+def _digests(postgres: Postgres, table: str) -> dict[str, str]:
+    with postgres.connected() as connection:
+        rows = connection.execute(
+            "SELECT partition, digest FROM mirrored_partitions WHERE table_name = %s", (table,)
+        ).fetchall()
+    return {str(partition): str(digest) for partition, digest in rows}
+
+
+def _loading(postgres: Postgres) -> list[tuple[int, int]]:
+    """Receive times that runs span whose journal is not loaded to its end."""
+    with postgres.connected() as connection:
+        rows = connection.execute(
+            "SELECT first_ns, last_ns FROM load_positions WHERE NOT complete AND first_ns IS NOT NULL"
+        ).fetchall()
+    return [(int(str(first)), int(str(last))) for first, last in rows]
+
+
+def _overlaps(partition: Partition, first: int, last: int) -> bool:
+    """Whether a run from ``first`` to ``last`` may have rows in a partition; those kept by day count by its day."""
+    bounds = partition.bounds
+    return bounds is not None and bounds[0] <= last and first < bounds[1]

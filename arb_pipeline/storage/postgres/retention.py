@@ -1,0 +1,65 @@
+"""Old days of the partitioned tables, dropped as a whole; tables of other kinds stay."""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+
+from psycopg import sql
+
+from arb_pipeline.storage.postgres.connection import Postgres
+
+__all__ = ["Day", "days", "drop_days"]
+
+_CHILD: Final = re.compile(r"(.+)_(\d{8})\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """One day of a partitioned table: name of the partition, what it belongs to, and its size on disk in bytes."""
+
+    name: str
+    table: str
+    date: date
+    bytes: int
+
+
+def days(postgres: Postgres) -> list[Day]:
+    """Every day that there is, by table and date."""
+    with postgres.connected() as connection:
+        rows = connection.execute(
+            "SELECT child.relname, parent.relname, pg_total_relation_size(child.oid) FROM pg_inherits "
+            "JOIN pg_class AS child ON child.oid = inhrelid JOIN pg_class AS parent ON parent.oid = inhparent "
+            "WHERE child.relkind = 'r' AND parent.relkind = 'p' "
+            "AND parent.relnamespace = current_schema()::regnamespace ORDER BY parent.relname, child.relname"
+        ).fetchall()
+    found = []
+    for name, table, size in rows:
+        if match := _CHILD.match(str(name)):
+            day = datetime.strptime(match[2], "%Y%m%d").replace(tzinfo=UTC).date()
+            found.append(Day(str(name), str(table), day, int(str(size))))
+    return found
+
+
+def drop_days(postgres: Postgres, keep_days: int, now: datetime, *, dry_run: bool = False) -> list[Day]:
+    """Drop the days that ended at least ``keep_days`` whole days before the day of ``now``; returns them.
+
+    Each is dropped in a transaction of its own, which waits ten seconds at most for those who read the table.
+
+    Args:
+        keep_days: whole days that are kept besides the running one.
+
+    Raises:
+        ValueError: if ``keep_days`` is negative.
+        PostgresUnavailableError: if a table is in use, or the server is not there: days dropped so far stay dropped.
+        PostgresError: if the role does not own the tables.
+    """
+    if keep_days < 0:
+        raise ValueError(f"keep_days is {keep_days}; expected 0 or more")
+    oldest = now.astimezone(UTC).date() - timedelta(days=keep_days)
+    old = [day for day in days(postgres) if day.date < oldest]
+    for day in () if dry_run else old:
+        with postgres.connected() as connection:
+            connection.execute("SET LOCAL lock_timeout = '10s'")
+            connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(day.name)))
+    return old

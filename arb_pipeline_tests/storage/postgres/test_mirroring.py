@@ -1,0 +1,28 @@
+import logging
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from arb_pipeline.settings import Settings
+from arb_pipeline.storage import Lake
+from arb_pipeline.storage.mirroring import mirror_tables
+from arb_pipeline.storage.postgres import Postgres
+from arb_pipeline_tests.storage.postgres.reading import rows_of
+from arb_pipeline_tests.storage.postgres.test_publishing import DAY, filled
+
+
+def test_the_write_stands_while_postgres_is_down_and_the_next_one_makes_it_good(
+    postgres: Postgres, postgres_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    lake.replace("markets", DAY, filled("markets"))
+    down = Settings(postgres_url=SecretStr("postgresql://me:s3cret@127.0.0.1:1/none"))
+    with caplog.at_level(logging.WARNING):
+        mirror_tables(down, lake, "markets")
+    assert "arb postgres sync" in caplog.text
+    assert "s3cret" not in caplog.text
+    mirror_tables(Settings(), lake, "markets")  # without Postgres: nothing at all
+    assert rows_of(postgres, "markets") == []
+    mirror_tables(Settings(postgres_url=SecretStr(postgres_url)), lake, "markets", day=DAY.date)
+    assert rows_of(postgres, "markets") == filled("markets").to_pylist()
