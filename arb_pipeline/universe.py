@@ -7,21 +7,24 @@ from typing import Any, Final
 
 import httpx
 import msgspec
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from arb_pipeline.capture import listeners as listening
+from arb_pipeline.capture.history import HistoryKeeper
+from arb_pipeline.capture.listener_store import listener_store
 from arb_pipeline.capture.universe import Revision, select
 from arb_pipeline.errors import ArbError
-from arb_pipeline.model import Event, Market, MarketChange, MarketStatus, MatchStatus
+from arb_pipeline.matching.versions import HOPEFUL, current_matches
+from arb_pipeline.model import Event, Market, MarketChange, MarketStatus
 from arb_pipeline.settings import Settings
 from arb_pipeline.storage.catalogue import read_events, read_markets
-from arb_pipeline.storage.history import record_markets
 from arb_pipeline.storage.lake import Lake
 from arb_pipeline.venues import VENUES
 from arb_pipeline.venues.base import Venue
 from arb_pipeline.venues.http import HttpStatusError
 
-__all__ = ["Following", "count_listeners", "universe"]
+__all__ = ["Following", "count_listeners", "forward_fills", "universe"]
 
 _log = logging.getLogger(__name__)
 
@@ -29,18 +32,22 @@ _LOOKUPS: Final = 50
 """So many markets at most are looked up after one look at the messages; the others wait for the next."""
 _TOLD: Final = frozenset({"created", "activated", "deactivated", "times", "tick", "fees", "determined", "settled"})
 """What a life-cycle message may be about that the venue's REST API is then asked for."""
-_CATALOGUE: Final = ("markets", "events", "market_matches")
+_CATALOGUE: Final = ("markets", "events")
 
 
-def universe(settings: Settings, lake: Lake, venues: Collection[str] = ()) -> dict[str, list[Market]]:
+def universe(
+    settings: Settings, lake: Lake, venues: Collection[str] = (), listeners: Sequence[listening.Listener] | None = None
+) -> dict[str, list[Market]]:
     """What to capture of each venue (all of the settings' ones by default): what its active listeners select.
 
-    Where that is more than the settings' limit, paired markets come first, then the busiest.
+    Where that is more than the settings' limit, paired markets come first, then the busiest. Without ``listeners`` they
+    are those of the settings' store.
 
     Raises:
         ListenerError: if the listeners' file is not valid.
     """
-    listeners = listening.load_listeners(settings.listeners_path)
+    if listeners is None:
+        listeners = listener_store(settings).load()
     chosen = {}
     for name in venues or settings.capture_venues:
         markets, events, paired = _known(lake, name)
@@ -55,7 +62,7 @@ def count_listeners(settings: Settings, lake: Lake) -> list[tuple[listening.List
     Raises:
         ListenerError: if the listeners' file is not valid.
     """
-    listeners = listening.load_listeners(settings.listeners_path)
+    listeners = listener_store(settings).load()
     known = {name: _known(lake, name) for name in {listener.venue for listener in listeners}}
     return [
         (listener, len(listening.select([listener.model_copy(update={"is_active": True})], *known[listener.venue])))
@@ -63,10 +70,31 @@ def count_listeners(settings: Settings, lake: Lake) -> list[tuple[listening.List
     ]
 
 
+def forward_fills(settings: Settings, lake: Lake, venue: str) -> dict[int, set[str]]:
+    """Discovered markets by the grid (ms) on which an active listener asks for their books.
+
+    Every listener has an interval; to ask is to name it in the file.
+
+    Raises:
+        ListenerError: if the listeners' file is not valid.
+    """
+    asking = [
+        listener
+        for listener in listener_store(settings).load()
+        if listener.venue == venue and listener.is_active and "forward_fill_interval_ms" in listener.model_fields_set
+    ]
+    known = _known(lake, venue) if asking else ([], [], frozenset[str]())
+    found: dict[int, set[str]] = {}
+    for listener in asking:
+        ids = {market.market_id for market in listening.select([listener], *known)}
+        found.setdefault(listener.forward_fill_interval_ms, set()).update(ids)
+    return found
+
+
 def _known(lake: Lake, venue: str) -> tuple[list[Market], list[Event], frozenset[str]]:
     """A venue's discovered markets and events, and which of the markets stand in a pair that is not ruled out."""
-    matches = lake.current("market_matches")
-    hopeful = matches.filter(pc.not_equal(matches["status"], MatchStatus.REJECTED.value))
+    matches = current_matches(lake)
+    hopeful = matches.filter(pc.is_in(matches["status"], pa.array(HOPEFUL)))
     paired = frozenset(hopeful[f"{venue}_market_id"].to_pylist())
     return read_markets(lake, venue), read_events(lake, venue, nested=False), paired
 
@@ -102,6 +130,7 @@ class Following:
         """Markets that came by a message and stand in no catalogue yet."""
         self._asked: dict[str, dict[str, None]] = {name: {} for name in markets}
         """Ids that are still to be looked up."""
+        self._history = HistoryKeeper(lake, settings.capture_refresh_s)
         self._version = self._newest()
 
     async def revise(self, changes: Mapping[str, Sequence[MarketChange]]) -> dict[str, Revision]:
@@ -115,10 +144,11 @@ class Following:
                 del asked[market_id]
             found = await self._look_up(self._venues[name], now) if now else []
             if found:
-                await asyncio.to_thread(record_markets, self._lake, name, found, self._settings.clock.now())
+                self._history.note(name, found, self._settings.clock.now())
                 revision = await asyncio.to_thread(self._decide, name, found)
                 before = revisions.get(name, Revision())
                 revisions[name] = Revision([*before.add, *revision.add], frozenset({*before.retire, *revision.retire}))
+        self._history.write_if_due()
         for name, revision in revisions.items():
             self._held[name] -= set(revision.retire)
             self._retired[name] |= set(revision.retire)
@@ -134,6 +164,10 @@ class Following:
                     extra={"venue": name},
                 )
         return revisions
+
+    async def close(self) -> None:
+        """The capture ends: what was learnt of markets is written."""
+        await self._history.close()
 
     def _concerns(self, name: str, change: MarketChange) -> bool:
         if not change.market_id or change.change not in _TOLD:
@@ -158,8 +192,8 @@ class Following:
 
     def _decide(self, name: str, found: Sequence[Market]) -> Revision:
         try:
-            listeners = listening.load_listeners(self._settings.listeners_path)
-        except listening.ListenerError as error:
+            listeners = listener_store(self._settings).load(strict=True)
+        except ArbError as error:
             _log.warning("the listeners cannot be read, so nothing changes: %s", error)
             return Revision()
         held = self._held[name]
@@ -174,11 +208,12 @@ class Following:
 
     async def _renewed(self) -> dict[str, Revision]:
         """The choice made anew, where what it rests on has changed."""
-        version = await asyncio.to_thread(self._newest)
-        if version == self._version:
-            return {}
         try:
-            chosen = await asyncio.to_thread(universe, self._settings, self._lake, list(self._venues))
+            version = await asyncio.to_thread(self._newest)
+            if version == self._version:
+                return {}
+            listeners = await asyncio.to_thread(listener_store(self._settings).load, strict=True)
+            chosen = await asyncio.to_thread(universe, self._settings, self._lake, list(self._venues), listeners)
             paused = await asyncio.to_thread(self._paused)
         except (ArbError, OSError) as error:
             _log.warning("the universe cannot be chosen anew, so it stays: %s", error)
@@ -200,12 +235,10 @@ class Following:
 
     def _newest(self) -> tuple[object, ...]:
         """Tells one state of catalogue, pairs and listeners from another."""
-        files = [(file.path, file.entry.sha256) for name in _CATALOGUE for file in self._lake.current_files(name)]
-        try:
-            listeners = self._settings.listeners_path.stat().st_mtime_ns
-        except OSError:
-            listeners = 0
-        return (*files, listeners)
+        listed = [file for name in _CATALOGUE for file in self._lake.current_files(name)]
+        # A pair may end in the partition of the day on which it began.
+        files = [(file.path, file.entry.sha256) for file in (*listed, *self._lake.files("market_matches"))]
+        return (*files, listener_store(self._settings).version())
 
 
 def _selected(

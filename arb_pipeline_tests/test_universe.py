@@ -1,7 +1,9 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,6 +72,18 @@ async def capturing(settings: Settings, lake: Lake) -> AsyncIterator[Running]:
         await asyncio.gather(running.task, return_exceptions=True)
 
 
+async def history_of(
+    lake: Lake, venue: str, market_id: str, at: datetime, statuses: set[MarketStatus]
+) -> dict[str, Any]:
+    """How a market stood, once one of these states is written; a slow process may still be at it."""
+    async with asyncio.timeout(60):
+        while (  # noqa: ASYNC110 - another process writes it
+            state := market_state_at(lake, venue, market_id, at)
+        ) is None or state["status"] not in statuses:
+            await asyncio.sleep(0.05)
+    return state
+
+
 async def test_markets_that_are_listed_and_closed_meanwhile_come_and_go(
     key: ThrowAwayKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,8 +103,7 @@ async def test_markets_that_are_listed_and_closed_meanwhile_come_and_go(
     captured = {(row["venue"], row["market_id"]) for row in every(lake, "book_events")}
     for name in VENUES:
         assert (name, new[name]) in captured
-        state = market_state_at(lake, name, new[name], at)
-        assert state is not None
+        state = await history_of(lake, name, new[name], at, {*MarketStatus} - {MarketStatus.OPEN})
         assert state["status"] in {MarketStatus.SETTLED, MarketStatus.DETERMINED, MarketStatus.CLOSED}
         assert "status" in state["changed"]
     gaps = [row for row in every(lake, "book_gaps") if row["market_id"] in new.values()]
@@ -110,8 +123,8 @@ async def test_the_listeners_decide_on_what_appears_and_are_read_again_when_they
         created = MarketChange(new, "", "created", 1, {}, change="created")
         revisions = await following.revise({"kalshi": [created]})
         assert not any(revision.add or revision.retire for revision in revisions.values())
-        state = market_state_at(lake, "kalshi", new, settings.clock.now())
-        assert state is not None, "its history begins all the same"
+        await following.close()
+        assert await history_of(lake, "kalshi", new, settings.clock.now(), set(MarketStatus)), "it begins all the same"
         settings.listeners_path.write_text(f"- name: one\n  venue: kalshi\n  market_tickers: [{chosen[0].market_id}]\n")
         revision = (await following.revise({}))["kalshi"]
         assert (list(revision.add), set(revision.retire)) == ([], {chosen[1].market_id})

@@ -10,13 +10,12 @@ so that each is there exactly once, wherever one was killed.
 
 import argparse
 import contextlib
-import importlib
 import logging
 import os
 import select
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -24,38 +23,21 @@ from typing import Final
 import msgspec
 import pyarrow as pa
 
-from arb_pipeline.capture.feed import Feed
+from arb_pipeline.capture.deriving import Derivation, venue_named
 from arb_pipeline.capture.journal import (
-    AccountTold,
     Begun,
-    Ended,
     FeedAdded,
-    Frame,
-    JournalError,
     JournalReader,
-    Lost,
     Opened,
-    PollAnswer,
     PollBegun,
-    PollComplete,
-    PollFailed,
-    Record,
-    RestBook,
     RunFolder,
-    Skipped,
-    Subscribed,
-    Tick,
-    TradesPage,
-    Unsubscribed,
     file_lock,
     slug,
 )
-from arb_pipeline.capture.polling import PolledBooks, PolledTrades
-from arb_pipeline.capture.rows import RowWriter, TableKey
+from arb_pipeline.capture.rows import TableKey
 from arb_pipeline.capture.summary import VenueSummary, summarise
 from arb_pipeline.errors import ArbError
 from arb_pipeline.logs import configure_logging
-from arb_pipeline.model import Anomaly, AnomalyKind, GapClosed, GapOpened, MarketFacts
 from arb_pipeline.settings import Settings
 from arb_pipeline.storage.lake import Lake
 from arb_pipeline.tables import table
@@ -105,28 +87,23 @@ class Encoder:
 
     def __init__(self, folder: RunFolder, lake: Lake, venues: Mapping[str, Venue] = VENUES) -> None:
         self.folder = folder
-        self.ended = False
-        """Whether the journal's last record was read."""
-        self._refusal = self._defect = ""
         self._lake = lake
-        self._venues = venues
         self._reader = JournalReader(folder.path)
-        self._begun: Begun | None = None
-        self._settings: Settings | None = None
-        self._rows: RowWriter | None = None
-        self._feeds: dict[int, Feed] = {}
-        self._connection_ids: dict[int, str] = {}
-        self._bookless: set[int] = set()
-        self._markets: dict[int, dict[str, MarketFacts]] = {}
-        self._newest_ns = 0
+        self._derivation = Derivation(venues)
+        self._refusal = ""
         self._since_part = 0
         self._waiting: dict[TableKey, list[pa.Table]] = {}
         self._touched: dict[TableKey, None] = {}
 
     @property
+    def ended(self) -> bool:
+        """Whether the journal's last record was read."""
+        return self._derivation.ended
+
+    @property
     def message(self) -> str:
         """What is wrong: a lake that refuses rows as long as it does, a record that could not be used for good."""
-        return self._refusal or self._defect
+        return self._refusal or self._derivation.defect
 
     # --- reading -------------------------------------------------------------------------------------------
 
@@ -138,18 +115,9 @@ class Encoder:
         """
         records = self._reader.read()
         for record in records:
-            try:
-                self._apply(record)
-            except Exception as error:
-                what = f"{type(error).__name__}: {error}"
-                if isinstance(record, Begun | FeedAdded):
-                    # Without it nothing that follows can be used: the journal has to stay.
-                    raise JournalError(
-                        f"{self.folder.path} cannot be used ({what}); encode it with the arb_pipeline that wrote it"
-                    ) from error
-                # One record that meets a defect must not cost all others' rows.
-                self._defect = f"a record of the journal could not be used: {what}"
-                _log.exception("%s: %s", self.folder.path, type(record).__name__)
+            self._derivation.take(record, self.folder.path)
+            if isinstance(record, Begun):
+                self._lake = self._lake.with_exchange(record.exchange)
         self._since_part += len(records)
         if self._since_part >= _PART_RECORDS:
             self.flush()
@@ -160,110 +128,19 @@ class Encoder:
         while self.step():
             pass
 
-    def _apply(self, record: Record) -> None:
-        if isinstance(record, Begun):
-            self._begin(record)
-            return
-        if isinstance(record, FeedAdded):
-            self._add(record)
-            return
-        if isinstance(record, Ended):
-            self.ended = True
-            self._finish_feeds(record.at_ns, record.reason)
-            return
-        self._newest_ns = max(self._newest_ns, record.at_ns)
-        feed = self._feeds[record.feed]
-        if isinstance(record, Frame):
-            feed.receive(record.frame, record.at_ns)
-        elif isinstance(record, Tick):
-            feed.tick(record.at_ns)
-        elif isinstance(record, RestBook):
-            feed.rest_book(record.market_id, record.body, record.at_ns)
-        elif isinstance(record, Opened):
-            self._begins(record)
-            feed.open(record.connection_id, record.at_ns, record.markets)
-        elif isinstance(record, Lost):
-            feed.lost(record.at_ns, record.cause, record.doubt)
-        elif isinstance(record, Subscribed):
-            self._markets[record.feed].update((facts.market_id, facts) for facts in record.markets)
-            feed.subscribe(record.markets, record.at_ns)
-        elif isinstance(record, Unsubscribed):
-            for market_id in record.market_ids:
-                self._markets[record.feed].pop(market_id, None)
-            feed.unsubscribe(record.market_ids, record.at_ns)
-        elif isinstance(record, Skipped):
-            skipped = f"{record.frames} ticker frames were left out: the journal's disk fell behind"
-            feed.apply([Anomaly(AnomalyKind.SKIPPED, skipped, record.at_ns)] * record.frames, record.at_ns)
-        elif isinstance(record, AccountTold):
-            feed.apply([*record.anomalies, *record.events], record.at_ns)
-        else:
-            self._apply_poll(feed, record)
-
-    def _apply_poll(self, feed: Feed, record: Record) -> None:
-        if isinstance(feed, PolledBooks | PolledTrades) and isinstance(record, PollBegun):
-            self._begins(record)
-            if isinstance(feed, PolledTrades):
-                feed.since_ns = record.since_ns
-            feed.begin(record.connection_id, record.at_ns, record.markets)
-        elif isinstance(feed, PolledBooks | PolledTrades) and isinstance(record, PollFailed):
-            feed.failed(record.cause, record.at_ns)
-        elif isinstance(feed, PolledBooks) and isinstance(record, PollAnswer):
-            feed.answer(record.bodies, record.at_ns)
-        elif isinstance(feed, PolledTrades) and isinstance(record, TradesPage):
-            feed.page(record.body, record.at_ns)
-        elif isinstance(feed, PolledTrades) and isinstance(record, PollComplete):
-            feed.complete(record.at_ns)
-
-    def _begins(self, record: Opened | PollBegun) -> None:
-        self._connection_ids[record.feed] = record.connection_id
-        self._markets[record.feed] = {facts.market_id: facts for facts in record.markets}
-
-    def _begin(self, record: Begun) -> None:
-        self._begun = record
-        self._newest_ns = record.started_ns
-        self._settings = Settings(**record.settings)
-        self._lake = self._lake.with_exchange(record.exchange)
-        self._rows = RowWriter(
-            record.run_id,
-            record.started_ns,
-            shard=record.shard[0],
-            window=record.window,
-            exchange=record.exchange,
-        )
-
-    def _add(self, record: FeedAdded) -> None:
-        assert self._settings is not None
-        assert self._rows is not None
-        venue = self._venues[record.venue]
-        if record.kind in {"account", "trades"}:
-            self._bookless.add(record.feed)
-        if record.kind == "account":
-            account = venue.account_session(record.name, self._settings, None)
-            assert account is not None
-            # Its frames may hold ids of a key, and it keeps no books.
-            self._feeds[record.feed] = Feed(account, self._rows, raw=False, awaits=False)
-            return
-        session = venue.session(record.name, self._settings)
-        if record.kind == "books":
-            self._feeds[record.feed] = PolledBooks(session, self._rows)
-        elif record.kind == "trades":
-            assert venue.polling is not None
-            self._feeds[record.feed] = PolledTrades(session, self._rows, venue.polling)
-        else:
-            self._feeds[record.feed] = Feed(session, self._rows, since_ns=self._newest_ns)
-
-    def _finish_feeds(self, at_ns: int, reason: str) -> None:
-        for feed in self._feeds.values():
-            feed.finish(at_ns, reason)
+    def died(self, until_ns: int) -> None:
+        """The run ended without a word: its books are unknown from its last record until the next start."""
+        self._derivation.died(until_ns)
 
     # --- writing -------------------------------------------------------------------------------------------
 
     def flush(self) -> bool:
         """Write the rows so far as parts; whether all are written. What a disk refuses is kept and tried again."""
         self._since_part = 0
-        if self._rows is None:
+        made = self._derivation.rows
+        if made is None:
             return True
-        for key, rows in self._rows.drain().tables().items():
+        for key, rows in made.drain().tables().items():
             self._waiting.setdefault(key, []).append(rows)
         writer = slug(self.folder.path.name)
         for key in list(self._waiting):
@@ -308,28 +185,14 @@ class Encoder:
 
     def figures(self) -> dict[str, VenueSummary]:
         """What was taken in so far, by venue."""
-        if self._rows is None:
+        rows = self._derivation.rows
+        if rows is None:
             return {}
-        venues = {feed.session.venue for feed in self._feeds.values()}
+        venues = {derived.session.venue for derived in self._derivation.feeds.values()}
         return {
-            venue: summarise(venue, self._rows.totals_of(venue), connections=0, reconnects=0, coverage=0.0)
+            venue: summarise(venue, rows.totals_of(venue), connections=0, reconnects=0, coverage=0.0)
             for venue in sorted(venues)
         }
-
-    def died(self, until_ns: int) -> None:
-        """The run ended without a word: its books are unknown from its last record until the next start."""
-        newest = self._newest_ns
-        self._finish_feeds(newest, "killed")
-        if self._rows is None:
-            return
-        for number, connection_id in self._connection_ids.items():
-            feed, venue = self._feeds[number], self._feeds[number].session.venue
-            if number in self._bookless:
-                continue
-            for market_id in self._markets[number]:
-                feed.gaps.opened(GapOpened(market_id, "outage", newest), self._rows.next_ordinal(), connection_id)
-                ended = feed.gaps.closed(GapClosed(market_id, until_ns, "restart"))
-                self._rows.gaps_ended(venue, market_id, ended, until_ns, "restart")
 
     def _connections(self) -> tuple[list[str], int, int]:
         """Connection ids, first and last time of the journal."""
@@ -347,7 +210,7 @@ class Encoder:
 
 
 def recover(folder: RunFolder, lake: Lake, venues: Mapping[str, Venue], until_ns: int) -> Report:
-    """Finish the journal of a run that is dead, and delete it.
+    """Finish the journal of a run that is dead; it is deleted unless the Postgres loader needs it.
 
     Args:
         until_ns: when capture began again: up to then the run's books are unknown.
@@ -356,16 +219,16 @@ def recover(folder: RunFolder, lake: Lake, venues: Mapping[str, Venue], until_ns
         JournalError: if it is no journal, or of a newer version.
         OSError: if the lake cannot be written; the journal stays.
     """
+    if folder.told("encoder") is not None:
+        return _hand_in(folder)
     encoder = Encoder(folder, lake, venues)
     encoder.clear()
     encoder.catch_up()
     if not encoder.ended:
-        encoder.died(until_ns)
+        encoder.died(folder.until(until_ns))
     if not encoder.flush():
         raise OSError(encoder.message)
-    report = encoder.compact()
-    folder.remove()
-    return report
+    return _hand_in(folder, encoder.compact())
 
 
 def finish_journals(root: Path, lake: Lake, venues: Mapping[str, Venue] = VENUES) -> None:
@@ -379,7 +242,7 @@ def finish_journals(root: Path, lake: Lake, venues: Mapping[str, Venue] = VENUES
     """
     for folder in RunFolder.all(root / "runs"):
         done = False
-        while not done:
+        while not done and folder.path.is_dir():
             with file_lock(folder.encoder_lock) as held:
                 if held:
                     recover(folder, lake, venues, time.time_ns())
@@ -412,9 +275,23 @@ def _follow(folder: RunFolder, lake: Lake, venues: Mapping[str, Venue], *, again
             raise OSError(encoder.message)
         _tell(Report(venues=encoder.figures(), message=encoder.message))
         commands.poll(_RETRY_S)
-    report = encoder.compact(_COMPACTION_S)
-    folder.remove()
-    _tell(report)
+    _hand_in(folder, encoder.compact(_COMPACTION_S), _tell)
+
+
+def _hand_in(
+    folder: RunFolder, report: Report | None = None, tell: Callable[[Report], None] = lambda _report: None
+) -> Report:
+    """The rows are final: say so, and let the journal go.
+
+    Whoever is killed on the way has left its report behind: None reads it.
+    """
+    if report is None:
+        report = msgspec.json.decode(folder.told("encoder") or b"{}", type=Report)
+    else:
+        folder.finish("encoder", msgspec.json.encode(report))
+    tell(report)
+    folder.release()
+    return report
 
 
 class _Commands:
@@ -445,7 +322,9 @@ def _tell(report: Report) -> None:
 
 def _encode(folder: RunFolder, lake: Lake, venues: Mapping[str, Venue], died_ns: int | None, *, again: bool) -> int:
     try:
-        if died_ns is None:
+        if folder.told("encoder") is not None:
+            _hand_in(folder, tell=_tell)
+        elif died_ns is None:
             _follow(folder, lake, venues, again=again)
         else:
             recover(folder, lake, venues, died_ns)
@@ -454,13 +333,6 @@ def _encode(folder: RunFolder, lake: Lake, venues: Mapping[str, Venue], died_ns:
         _tell(Report(message=f"rows cannot be written: {error}"))
         return 1
     return 0
-
-
-def _venue(text: str) -> Venue:
-    """A venue by ``module:Class``."""
-    module, _, name = text.partition(":")
-    venue: Venue = getattr(importlib.import_module(module), name)()
-    return venue
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -474,7 +346,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     configure_logging(Settings())
     folder, lake = RunFolder(given.folder), Lake(given.lake)
     # What a dead run left may name venues that the run of now does not capture.
-    venues = {**VENUES, **{venue.name: venue for venue in map(_venue, given.venue)}}
+    venues = {**VENUES, **{venue.name: venue for venue in map(venue_named, given.venue)}}
     deadline = time.monotonic() + _LOCK_S
     while folder.path.is_dir():
         again = folder.encoder_lock.exists()

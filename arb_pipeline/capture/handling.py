@@ -10,22 +10,22 @@ not return has the process ended with a traceback, and the supervisor starts it 
 import argparse
 import contextlib
 import faulthandler
-import importlib
+import functools
 import logging
 import os
 import select
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, Self
 
 import msgspec
 
+from arb_pipeline.capture.deriving import Derivation, DerivedFeed, FeedClasses, venue_named, venue_words
 from arb_pipeline.capture.feed import Feed
 from arb_pipeline.capture.journal import (
+    AccountTold,
     Begun,
     Ended,
     FeedAdded,
@@ -33,31 +33,23 @@ from arb_pipeline.capture.journal import (
     JournalError,
     JournalReader,
     Lost,
-    Opened,
-    PollAnswer,
-    PollBegun,
-    PollComplete,
-    PollFailed,
     Record,
-    RestBook,
     RunFolder,
-    Subscribed,
+    Skipped,
     Tick,
-    TradesPage,
-    Unsubscribed,
 )
 from arb_pipeline.capture.listeners import ListenerError, load_handlers
 from arb_pipeline.capture.polling import PolledBooks, PolledTrades
-from arb_pipeline.capture.rows import RowWriter
+from arb_pipeline.capture.supervising import ProcessReport, Supervised
 from arb_pipeline.clock import Clock
 from arb_pipeline.handlers.alerts import Alerts
 from arb_pipeline.handlers.api import KINDS, Alert, HandlerContext, Message, TimePassed
 from arb_pipeline.handlers.config import Handler, HandlerConfig, HandlerError, build
 from arb_pipeline.logs import configure_logging
-from arb_pipeline.model import Command, MarketFacts, Output, Quote
+from arb_pipeline.model import Command, Output, Quote
 from arb_pipeline.settings import Settings
 from arb_pipeline.venues import VENUES
-from arb_pipeline.venues.base import Polling, Session, Venue
+from arb_pipeline.venues.base import Venue
 
 __all__ = ["HandlerProcess", "Handling", "HandlingReport", "Orders", "main"]
 
@@ -68,13 +60,12 @@ _REPORT_S: Final = 1.0
 _CAUGHT_UP: Final = 0.25
 """Handlers are told again once the delay is below this part of what is allowed."""
 _LOG_AGAIN_S: Final = 60.0
-_STABLE_S: Final = 60.0
 _NICE: Final = 5
 _KIND_OF: Final = {kind: name for name, kind in KINDS.items()}
 _decode_json = msgspec.json.Decoder().decode
 
 
-class HandlingReport(msgspec.Struct, frozen=True, kw_only=True):
+class HandlingReport(ProcessReport, frozen=True, kw_only=True):
     """How far the handlers are.
 
     Attributes:
@@ -84,9 +75,6 @@ class HandlingReport(msgspec.Struct, frozen=True, kw_only=True):
         alerts, undelivered: alerts sent, and those of them that the webhook did not take.
         lag_s: receive time of the newest record that was taken, against now.
         at_ns: that receive time.
-        restarts: how often the process died and was started again.
-        done: there is nothing more to handle.
-        message: the newest trouble, empty if there is none.
     """
 
     handled: int = 0
@@ -96,9 +84,18 @@ class HandlingReport(msgspec.Struct, frozen=True, kw_only=True):
     undelivered: int = 0
     lag_s: float = 0.0
     at_ns: int = 0
-    restarts: int = 0
-    done: bool = False
-    message: str = ""
+
+    def after(self, before: Self) -> Self:
+        """The same with what earlier processes did."""
+        return msgspec.structs.replace(
+            super().after(before),
+            handled=before.handled + self.handled,
+            errors=before.errors + self.errors,
+            skipped=before.skipped + self.skipped,
+            alerts=before.alerts + self.alerts,
+            undelivered=before.undelivered + self.undelivered,
+            at_ns=max(before.at_ns, self.at_ns),
+        )
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,10 +127,10 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
 class _Heard(Feed):
     """A session whose outputs are kept for the handlers instead of being made rows."""
 
-    def __init__(self, session: Session, rows: RowWriter) -> None:
-        super().__init__(session, rows)
-        self.said: list[Output] = []
-        self.markets: dict[str, MarketFacts] = {}
+    @functools.cached_property
+    def said(self) -> list[Output]:
+        """What the session said since this was last emptied."""
+        return []
 
     def apply(self, outputs: Sequence[Output], now_ns: int) -> list[Command]:  # noqa: ARG002 - as its base
         """Keep what the session said."""
@@ -152,10 +149,10 @@ class _HeardBooks(_Heard, PolledBooks):
 class _HeardTrades(_Heard, PolledTrades):
     """Polled trades."""
 
-    def __init__(self, session: Session, rows: RowWriter, polling: Polling) -> None:
-        PolledTrades.__init__(self, session, rows, polling)
-        self.said = []
-        self.markets = {}
+
+_CLASSES: Final = FeedClasses(stream=_Heard, books=_HeardBooks, trades=_HeardTrades)
+_UNTOLD: Final = (Skipped, AccountTold)
+"""No session says these: frames that are not there, and what an account tells over REST of what its frames told."""
 
 
 class Handling:
@@ -192,16 +189,14 @@ class Handling:
         self._reader = JournalReader(folder.path)
         self._handlers = handlers
         self._notify = notify
-        self._venues = venues
         self._lag_ns = round(lag_s * 1e9)
         self._after_ns = after_ns
         self._from_ns = -(2**63)
         self._pulse = pulse
-        self._settings: Settings | None = None
-        self._rows: RowWriter | None = None
+        # No rows are made.
+        self._derivation = Derivation(venues, _CLASSES, window=(0, 0))
         self._window = (-(2**63), 2**63 - 1)
         self._skipping = False
-        self._feeds: dict[int, _Heard] = {}
         self._current: set[int] = set()
         """Feeds whose handlers know its books as they are."""
         self._frames = {name: _message_types(handlers, name) for name in venues}
@@ -244,10 +239,11 @@ class Handling:
         if isinstance(record, Begun):
             self._begin(record)
         elif isinstance(record, FeedAdded):
-            self._add(record)
+            if any(handler.wants_venue(record.venue) for handler in self._handlers):
+                self._derivation.apply(record)
         elif isinstance(record, Ended):
             self.ended = True
-        elif feed := self._feeds.get(record.feed):
+        elif feed := self._derivation.feeds.get(record.feed):
             self.newest_ns = max(self.newest_ns, record.at_ns)
             told = self._told(record.at_ns)
             if told and record.feed not in self._current:
@@ -255,10 +251,22 @@ class Handling:
                 self._tell_books(feed, record.at_ns)
             elif not told:
                 self._current.discard(record.feed)
-            self._apply(feed, record)
-            said, feed.said = feed.said, []
+            said = self._said(feed, record)
             if told:
                 self._tell(feed, record, said, record.at_ns)
+
+    def _said(self, derived: DerivedFeed, record: Record) -> list[Output]:
+        """What a record has its session say."""
+        feed, rows = derived.feed, self._derivation.rows
+        assert isinstance(feed, _Heard)
+        assert rows is not None
+        if isinstance(record, _UNTOLD):
+            return []
+        self._derivation.apply(record)
+        if isinstance(record, Lost):
+            rows.drain()
+        said, feed.said = feed.said, []
+        return said
 
     def _told(self, at_ns: int) -> bool:
         """Whether handlers are told of what was received then."""
@@ -275,79 +283,16 @@ class Handling:
         return False
 
     def _begin(self, record: Begun) -> None:
-        self._settings = Settings(**record.settings)
-        self.clock = self._settings.clock
+        self._derivation.apply(record)
+        self.clock = Settings(**record.settings).clock
         # What came while no process was there is skipped: told now, it would be told late.
         self._from_ns = self._window[0] if self._after_ns is None else self.clock.now_ns()
         start, end = record.window
         self._window = (self._window[0] if start is None else start, self._window[1] if end is None else end)
-        self._rows = RowWriter(record.run_id, record.started_ns, window=(0, 0))
-
-    def _add(self, record: FeedAdded) -> None:
-        if not any(handler.wants_venue(record.venue) for handler in self._handlers):
-            return
-        assert self._settings is not None
-        assert self._rows is not None
-        venue = self._venues[record.venue]
-        feed: _Heard
-        if record.kind == "account":
-            account = venue.account_session(record.name, self._settings, None)
-            if account is None:
-                self.message = f"{record.venue} has no private channels"
-                return
-            feed = _Heard(account, self._rows)
-        elif record.kind == "books":
-            feed = _HeardBooks(venue.session(record.name, self._settings), self._rows)
-        elif record.kind == "trades":
-            assert venue.polling is not None
-            feed = _HeardTrades(venue.session(record.name, self._settings), self._rows, venue.polling)
-        else:
-            feed = _Heard(venue.session(record.name, self._settings), self._rows)
-        self._feeds[record.feed] = feed
-
-    def _apply(self, feed: _Heard, record: Record) -> None:
-        """What the encoder does with the record, too."""
-        if isinstance(record, Frame):
-            feed.receive(record.frame, record.at_ns)
-        elif isinstance(record, Tick):
-            feed.tick(record.at_ns)
-        elif isinstance(record, RestBook):
-            feed.rest_book(record.market_id, record.body, record.at_ns)
-        elif isinstance(record, Opened):
-            feed.markets = {facts.market_id: facts for facts in record.markets}
-            feed.open(record.connection_id, record.at_ns, record.markets)
-        elif isinstance(record, Lost):
-            feed.lost(record.at_ns, record.cause, record.doubt)
-            assert self._rows is not None
-            self._rows.drain()
-        elif isinstance(record, Subscribed):
-            feed.markets.update((facts.market_id, facts) for facts in record.markets)
-            feed.subscribe(record.markets, record.at_ns)
-        elif isinstance(record, Unsubscribed):
-            for market_id in record.market_ids:
-                feed.markets.pop(market_id, None)
-            feed.unsubscribe(record.market_ids, record.at_ns)
-        elif isinstance(feed, _HeardBooks | _HeardTrades):
-            self._apply_poll(feed, record)
-
-    def _apply_poll(self, feed: _HeardBooks | _HeardTrades, record: Record) -> None:
-        if isinstance(record, PollBegun):
-            feed.markets = {facts.market_id: facts for facts in record.markets}
-            if isinstance(feed, _HeardTrades):
-                feed.since_ns = record.since_ns
-            feed.begin(record.connection_id, record.at_ns, record.markets)
-        elif isinstance(record, PollFailed):
-            feed.failed(record.cause, record.at_ns)
-        elif isinstance(feed, _HeardBooks) and isinstance(record, PollAnswer):
-            feed.answer(record.bodies, record.at_ns)
-        elif isinstance(feed, _HeardTrades) and isinstance(record, TradesPage):
-            feed.page(record.body, record.at_ns)
-        elif isinstance(feed, _HeardTrades) and isinstance(record, PollComplete):
-            feed.complete(record.at_ns)
 
     # --- telling -------------------------------------------------------------------------------------------
 
-    def _tell_books(self, feed: _Heard, at_ns: int) -> None:
+    def _tell_books(self, feed: DerivedFeed, at_ns: int) -> None:
         """What handlers begin with, at the start and after a skip: each book, as a snapshot and a quote."""
         for snapshot in feed.session.snapshots(at_ns):
             book = feed.session.book(snapshot.market_id)
@@ -357,7 +302,7 @@ class Handling:
                 quote = Quote(snapshot.market_id, *top, snapshot.in_sync, at_ns, None, None, source)
                 self._event(feed, quote, at_ns)
 
-    def _tell(self, feed: _Heard, record: Record, said: Iterable[Output], at_ns: int) -> None:
+    def _tell(self, feed: DerivedFeed, record: Record, said: Iterable[Output], at_ns: int) -> None:
         if isinstance(record, Frame):
             self._messages(feed, record)
         for output in said:
@@ -365,7 +310,7 @@ class Handling:
         if isinstance(record, Tick):
             self._event(feed, TimePassed(at_ns), at_ns)
 
-    def _messages(self, feed: _Heard, record: Frame) -> None:
+    def _messages(self, feed: DerivedFeed, record: Frame) -> None:
         venue, frame = feed.session.venue, record.frame
         wanted = self._frames.get(venue, frozenset())
         # Most frames are of no wanted type: a look for the word is far cheaper than decoding them.
@@ -383,7 +328,7 @@ class Handling:
                     if handler.wants_venue(venue) and (calls := handler.frames.get((venue, kind))):
                         self._call(calls, message, self._context(handler, feed, "", record.at_ns))
 
-    def _event(self, feed: _Heard, event: Output | TimePassed, at_ns: int) -> None:
+    def _event(self, feed: DerivedFeed, event: Output | TimePassed, at_ns: int) -> None:
         kind = _KIND_OF.get(type(event))
         if kind is None:
             return  # a command
@@ -393,7 +338,7 @@ class Handling:
             if calls and handler.wants_venue(feed.session.venue) and handler.wants_market(market_id):
                 self._call(calls, event, self._context(handler, feed, market_id, at_ns))
 
-    def _context(self, handler: Handler, feed: _Heard, market_id: str, at_ns: int) -> HandlerContext:
+    def _context(self, handler: Handler, feed: DerivedFeed, market_id: str, at_ns: int) -> HandlerContext:
         return HandlerContext(
             handler=handler.name,
             venue=feed.session.venue,
@@ -505,7 +450,7 @@ def _handle(folder: RunFolder, orders: Orders, told: BinaryIO) -> None:
         folder,
         handlers,
         alerts.send,
-        venues={venue.name: venue for venue in map(_venue, orders.venues)} or VENUES,
+        venues={venue.name: venue for venue in map(venue_named, orders.venues)} or VENUES,
         lag_s=orders.lag_s,
         after_ns=orders.after_ns,
         pulse=pulse,
@@ -542,13 +487,6 @@ def _is_over(wait_s: float) -> bool:
     return bool(ready) and not os.read(0, 4096)
 
 
-def _venue(text: str) -> Venue:
-    """A venue by ``module:Class``."""
-    module, _, name = text.partition(":")
-    venue: Venue = getattr(importlib.import_module(module), name)()
-    return venue
-
-
 def _orders() -> Orders:
     """The first line of standard input; no more is read, so that its end can be waited for."""
     line = bytearray()
@@ -580,10 +518,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # --- its supervisor ----------------------------------------------------------------------------------------
 
 
-class HandlerProcess:
-    """The handlers' process of one capture run, started again whenever it dies. No method waits.
-
-    A thread of its own starts it and reads its reports.
+class HandlerProcess(Supervised[HandlingReport]):
+    """The handlers' process of one capture run.
 
     Args:
         folder: the run's journal.
@@ -602,22 +538,27 @@ class HandlerProcess:
         *,
         backoff_s: tuple[float, float] = (1.0, 60.0),
     ) -> None:
-        self._folder = folder
-        self._backoff_s = backoff_s
         webhook = settings.alert_webhook_url
-        self._orders = Orders(
+        orders = Orders(
             handlers=tuple(one.model_dump(mode="json") for one in handlers if one.is_active),
-            venues=tuple(f"{type(venue).__module__}:{type(venue).__qualname__}" for venue in venues.values()),
+            venues=tuple(venue_words(venues.values())),
             lag_s=settings.handler_lag_s,
             hang_s=settings.handler_hang_s,
             webhook=webhook.get_secret_value() if webhook else "",
         )
-        self._before = HandlingReport()
-        """What earlier processes did."""
-        self._newest = HandlingReport()
-        self._leaving = threading.Event()
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+
+        def tell(before: HandlingReport) -> bytes:
+            after_ns = before.at_ns if before.restarts else None
+            return msgspec.json.encode(msgspec.structs.replace(orders, after_ns=after_ns)) + b"\n"
+
+        super().__init__(
+            "the handlers' process",
+            [sys.executable, "-m", "arb_pipeline.capture.handling", str(folder.path)],
+            HandlingReport,
+            orders=tell,
+            backoff_s=backoff_s,
+        )
+        self._is_wanted = bool(orders.handlers)
 
     @classmethod
     def of(cls, folder: RunFolder, venues: Mapping[str, Venue], settings: Settings) -> "HandlerProcess":
@@ -633,95 +574,10 @@ class HandlerProcess:
             process._newest = HandlingReport(message=str(error))
             return process
 
-    @property
-    def report(self) -> HandlingReport:
-        """How far the handlers are, over all processes of the run."""
-        return _sum(self._before, self._newest)
-
-    @property
-    def pid(self) -> int | None:
-        """Id of the process, None while there is none."""
-        process = self._process
-        return process.pid if process is not None and process.poll() is None else None
-
     def start(self) -> None:
         """Begin, if there is an active handler."""
-        if self._orders.handlers:
-            threading.Thread(target=self._run, name="handlers", daemon=True).start()
-
-    def leave(self) -> None:
-        """Nobody asks for more: the process takes what the journal holds and ends by itself."""
-        self._leaving.set()
-        with self._lock:
-            if self._process is not None:
-                assert self._process.stdin is not None
-                self._process.stdin.close()
-
-    def _run(self) -> None:
-        first, longest = self._backoff_s
-        failures = 0
-        while not self._leaving.is_set():
-            began = time.monotonic()
-            try:
-                trouble = f"ended with exit code {self._attend()}"
-            except OSError as error:
-                trouble = f"cannot be started ({error})"
-            if self._newest.done or self._leaving.is_set():
-                return
-            failures = 0 if time.monotonic() - began > _STABLE_S else failures
-            pause = min(longest, first * 2**failures)
-            failures += 1
-            message = f"the handlers' process {trouble}; it starts again in {pause:g} s"
-            _log.warning("%s", message)
-            self._before = msgspec.structs.replace(self.report, restarts=self._before.restarts + 1, message=message)
-            self._newest = HandlingReport(at_ns=self._before.at_ns)
-            self._leaving.wait(pause)
-
-    def _attend(self) -> int:
-        """Start a process and read its reports to its end; its exit code."""
-        process = self._spawn()
-        assert process.stdout is not None
-        with process.stdout, open(process.stdout.fileno(), "rb", closefd=False) as lines:
-            for line in lines:
-                if line.endswith(b"\n"):  # else it was killed in the middle of it
-                    self._newest = msgspec.json.decode(line, type=HandlingReport)
-        return process.wait()
-
-    def _spawn(self) -> "subprocess.Popen[bytes]":
-        earlier = self._before.at_ns if self._before.restarts else None
-        orders = msgspec.structs.replace(self._orders, after_ns=earlier)
-        # The child imports what its parent does, and an interrupt from the terminal is the parent's to act upon.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        command = [sys.executable, "-m", "arb_pipeline.capture.handling", str(self._folder.path)]
-        with self._lock:
-            self._process = subprocess.Popen(  # noqa: S603 - our own module
-                command,
-                bufsize=0,
-                env=environment,
-                start_new_session=True,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-            )
-            assert self._process.stdin is not None
-            with contextlib.suppress(BrokenPipeError):
-                self._process.stdin.write(msgspec.json.encode(orders) + b"\n")
-            if self._leaving.is_set():
-                self._process.stdin.close()
-            return self._process
-
-
-def _sum(before: HandlingReport, newest: HandlingReport) -> HandlingReport:
-    return msgspec.structs.replace(
-        newest,
-        handled=before.handled + newest.handled,
-        errors=before.errors + newest.errors,
-        skipped=before.skipped + newest.skipped,
-        alerts=before.alerts + newest.alerts,
-        undelivered=before.undelivered + newest.undelivered,
-        at_ns=max(before.at_ns, newest.at_ns),
-        restarts=before.restarts,
-        message=newest.message or before.message,
-    )
+        if self._is_wanted:
+            super().start()
 
 
 if __name__ == "__main__":

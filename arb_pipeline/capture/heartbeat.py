@@ -19,7 +19,7 @@ from arb_pipeline.capture.summary import CaptureStatus
 from arb_pipeline.settings import Settings
 from arb_pipeline.storage.lake import Lake
 
-__all__ = ["Heartbeat", "HeartbeatFile", "State", "VenueBeat", "heartbeats"]
+__all__ = ["Heartbeat", "HeartbeatFile", "PostgresBeat", "State", "VenueBeat", "heartbeats"]
 
 State: TypeAlias = Literal["running", "silent", "gone"]
 """``silent``: the process is there (or on another host), but has said nothing for too long."""
@@ -40,6 +40,15 @@ class VenueBeat(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
+class PostgresBeat(msgspec.Struct, frozen=True, kw_only=True):
+    """How far Postgres has the rows, see :class:`arb_pipeline.capture.summary.LoadSummary`."""
+
+    rows: int
+    lag_s: float
+    waiting: int
+    message: str
+
+
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """A capture's newest word.
 
@@ -48,6 +57,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
         written_at: Unix time in seconds by the wall clock. at_ns: the same instant by the pipeline's clock.
         every_s: seconds between two of them.
         names: the venues that are to be captured. venues: their figures, none before the first flush.
+        postgres: None before the first flush, and where Postgres is off.
     """
 
     run_id: str
@@ -60,6 +70,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     every_s: float
     names: tuple[str, ...]
     venues: dict[str, VenueBeat] = {}
+    postgres: PostgresBeat | None = None
 
     def state(self, wall: float | None = None) -> State:
         """Whether the capture still runs, at a Unix time in seconds; None means now."""
@@ -116,7 +127,13 @@ class HeartbeatFile:
             for name, one in status.venues.items()
         }
         self._before = status.elapsed_s, {name: one.frames for name, one in status.venues.items()}
-        self._write(msgspec.structs.replace(self._plain, venues=venues))
+        load = status.postgres
+        postgres = (
+            None
+            if load is None
+            else PostgresBeat(rows=load.rows, lag_s=load.lag_s, waiting=load.waiting, message=load.message)
+        )
+        self._write(msgspec.structs.replace(self._plain, venues=venues, postgres=postgres))
 
     def end(self) -> None:
         """The capture ended by itself: there is nothing to say any more."""

@@ -42,6 +42,7 @@ __all__ = [
     "PollBegun",
     "PollComplete",
     "PollFailed",
+    "Reader",
     "Record",
     "RestBook",
     "RunFolder",
@@ -63,6 +64,9 @@ VERSION: Final = 2
 FeedKind: TypeAlias = Literal["stream", "books", "trades", "account"]
 """What a feed is: a WebSocket, order books or trades polled over REST, or the private channels of an account."""
 
+Reader: TypeAlias = Literal["encoder", "loader"]
+"""Who turns a journal into rows that are kept."""
+
 _MAGIC: Final = b"ARBJ"
 _HEADER: Final = struct.Struct("<4sHHI")
 _FRAMING: Final = struct.Struct("<II")
@@ -72,6 +76,7 @@ _SEGMENT_S: Final = 600.0
 _BACKLOG_BYTES: Final = 64 << 20
 _READ_BYTES: Final = 4 << 20
 _COMMITTED: Final = ".committed"
+_LOADER_WANTED: Final = "loader.wanted"
 _NOT_A_NAME: Final = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
@@ -511,12 +516,14 @@ def slug(name: str) -> str:
 
 
 def try_lock(path: Path) -> int | None:
-    """Lock a file: the descriptor that holds the lock until it is closed, None if another process has it.
+    """Lock a file: the descriptor that holds the lock until it is closed.
 
-    The kernel frees the lock when its holder dies.
+    None if another process has it, or its folder is gone. The kernel frees the lock when its holder dies.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        return None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -537,7 +544,12 @@ def file_lock(path: Path) -> Iterator[bool]:
 
 
 class RunFolder:
-    """The folder of one run's journal. Whoever writes it holds ``run.lock``, whoever encodes it ``encoder.lock``."""
+    """The folder of one run's journal, and who still needs it.
+
+    Whoever writes it holds ``run.lock``, whoever reads it for the lake ``encoder.lock``, for Postgres ``loader.lock``.
+    A reader that has committed all rows leaves ``encoder.done`` or ``loader.done``; the journal goes once every reader
+    that is wanted has. The loader is wanted where there is a file ``loader.wanted``.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -552,6 +564,22 @@ class RunFolder:
         """Held while a process turns the journal into rows; it is there once one has begun to."""
         return self.path / "encoder.lock"
 
+    @property
+    def loader_lock(self) -> Path:
+        """Held while a process loads the journal into Postgres."""
+        return self.path / "loader.lock"
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the run is over; nobody who asks at the same time is held up."""
+        with file_lock(self.run_lock) as held:
+            return held
+
+    @property
+    def awaits_loader(self) -> bool:
+        """Whether Postgres wants rows of the journal that are not known to be there."""
+        return (self.path / _LOADER_WANTED).exists() and self.told("loader") is None
+
     @classmethod
     def all(cls, root: Path) -> list[Self]:
         """Every run's folder below a root."""
@@ -563,10 +591,16 @@ class RunFolder:
         return [cls(path) for path in sorted(folders)]
 
     @contextlib.contextmanager
-    def created(self) -> Iterator[None]:
-        """Make the folder; its run lock is held for the context, and from the moment at which others can see it."""
+    def created(self, *, loaded: bool = False) -> Iterator[None]:
+        """Make the folder; its run lock is held for the context, and from the moment at which others can see it.
+
+        Args:
+            loaded: whether the rows go into Postgres, too.
+        """
         scratch = self.path.with_name(f".{self.path.name}.new")
         scratch.mkdir(parents=True)
+        if loaded:
+            (scratch / _LOADER_WANTED).touch()
         with file_lock(scratch / self.run_lock.name):
             scratch.rename(self.path)
             yield
@@ -576,8 +610,49 @@ class RunFolder:
         first = next(iter(JournalReader(self.path).read()), None)
         return first if isinstance(first, Begun) else None
 
+    def until(self, until_ns: int) -> int:
+        """When capture began again after a run that died: the time given by whoever asks first, for all readers."""
+        path = self.path / "died"
+        scratch = self.path / f"died.{os.getpid()}"
+        scratch.write_text(str(until_ns))
+        with contextlib.suppress(FileExistsError):
+            os.link(scratch, path)
+        scratch.unlink()
+        return int(path.read_text())
+
+    def told(self, reader: Reader) -> bytes | None:
+        """What a reader that committed all rows left; None if it has not."""
+        try:
+            return (self.path / f"{reader}.done").read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def finish(self, reader: Reader, note: bytes = b"") -> None:
+        """A reader has committed all rows.
+
+        Args:
+            note: what it has to say of it.
+        """
+        path = self.path / f"{reader}.done"
+        scratch = path.with_suffix(f".{os.getpid()}")
+        scratch.write_bytes(note)
+        scratch.rename(path)
+
+    def forgo_loader(self) -> None:
+        """Postgres does not want the rows any more."""
+        (self.path / _LOADER_WANTED).unlink(missing_ok=True)
+
+    def release(self) -> bool:
+        """Delete the journal if nobody needs it any more; whether it is gone."""
+        if self.path.is_dir() and (self.told("encoder") is None or self.awaits_loader):
+            return False
+        # Of two readers that finish at once both may get here.
+        with contextlib.suppress(FileNotFoundError):
+            self.remove()
+        return True
+
     def remove(self) -> None:
-        """Delete the journal: its rows are committed."""
+        """Delete the journal."""
         # All at once: half a journal that is left by a kill would be taken for a whole one.
         committed = self.path.with_name(f".{self.path.name}{_COMMITTED}")
         self.path.rename(committed)

@@ -31,6 +31,7 @@ __all__ = [
     "add_listener",
     "load_handlers",
     "load_listeners",
+    "parse_listener",
     "seed_listeners",
     "select",
     "set_active",
@@ -65,7 +66,8 @@ class Listener(BaseModel):
         status: venue-neutral states to capture; what is closed has no book.
         min_volume: all-time volume as the venue's catalogue tells it (Kalshi: contracts, Polymarket: dollars).
         discovery_interval_s: how old the venue's catalogue may grow while capture is kept alive, seconds.
-        forward_fill_interval_ms: grid on which these markets' books are to be filled forward, milliseconds.
+        forward_fill_interval_ms: grid on which these markets' books are to be filled forward, milliseconds; the hours'
+            grids are made for listeners that name it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -368,7 +370,7 @@ def _parse(text: str, path: Path) -> tuple[Listener, ...] | None:
     raw, _ = _sections(text, path)
     if raw is None:
         return None
-    listeners = tuple(_listener(item, number, path) for number, item in enumerate(raw, 1))
+    listeners = tuple(parse_listener(item, number, path) for number, item in enumerate(raw, 1))
     _check_names([listener.name for listener in listeners], "listeners", path)
     return listeners
 
@@ -399,7 +401,16 @@ def _handler(item: object, number: int, path: Path) -> HandlerConfig:
     return handler
 
 
-def _listener(item: object, number: int, path: Path) -> Listener:
+def parse_listener(item: object, number: int, path: Path | str) -> Listener:
+    """A listener from its fields.
+
+    Args:
+        number: its place in the list, to tell it by where it has no name.
+        path: where it stands, for messages.
+
+    Raises:
+        ListenerError: on an unknown venue, and an unknown, missing or malformed field.
+    """
     if not isinstance(item, dict):
         raise ListenerError(f"{path}: listener {number}: {item!r:.80} has no fields: begin it with '- name:'")
     name = item.get("name")
@@ -442,7 +453,7 @@ _EXAMPLE: Final = """\
 #   kalshi:     min_open_interest (contracts), title_contains (any of these, in any case)
 #   polymarket: min_liquidity (dollars)
 # And of each: is_active, discovery_interval_s (how old the catalogue may grow while capture is kept alive),
-# forward_fill_interval_ms (the grid on which its books are to be filled forward).
+# forward_fill_interval_ms (fill its books forward on a grid, hour by hour; not done where it is not named).
 #
 # ARB_CAPTURE_MAX_MARKETS limits each venue: matched markets come first, then those with the largest volume.
 # 'arb listeners list' says how many of the discovered markets each listener selects.

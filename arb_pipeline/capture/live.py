@@ -14,6 +14,7 @@ from typing import Final, Generic, Protocol, TypeVar, get_args
 import msgspec
 from pydantic import SecretStr
 
+from arb_pipeline.capture.deriving import venue_words
 from arb_pipeline.capture.encoder import Report
 from arb_pipeline.capture.handling import HandlerProcess
 from arb_pipeline.capture.journal import (
@@ -45,8 +46,11 @@ from arb_pipeline.capture.journal import (
     slug,
     try_lock,
 )
+from arb_pipeline.capture.loading import LoaderProcess
 from arb_pipeline.capture.polling import PolledBooks, PolledTrades
 from arb_pipeline.capture.rows import RowWriter
+from arb_pipeline.capture.summary import LoadSummary
+from arb_pipeline.capture.supervising import start_process
 from arb_pipeline.model import Command, FetchBooks, MarketChange, MarketFacts, Output, Reconnect, Send, Ticker
 from arb_pipeline.settings import Settings
 from arb_pipeline.storage.lake import Lake
@@ -61,6 +65,10 @@ _STOP_WAIT_S: Final = 6.5
 _RECOVERY_WAIT_S: Final = 1.0
 _POLL_S: Final = 0.1
 _FINISH_TRIES: Final = 3
+_LOAD_WAIT_S: Final = 60.0
+"""So long a capture that came to its end waits for a Postgres that takes its rows."""
+_LEFT_S: Final = 10.0
+"""Pause between two looks for journals that Postgres has still to get."""
 _NOTABLE: Final = frozenset({Send, FetchBooks, Reconnect, MarketChange})
 
 P = TypeVar("P", bound=PolledBooks | PolledTrades)
@@ -294,6 +302,11 @@ class Inputs(Protocol):
         ...
 
     @property
+    def loaded(self) -> LoadSummary | None:
+        """How far Postgres has the rows; None where it is off."""
+        ...
+
+    @property
     def pressed(self) -> bool:
         """Whether the disk falls behind, so that what can be missed should be left out."""
         ...
@@ -337,6 +350,7 @@ class NoJournal:
 
     pressed = full = False
     message = ""
+    loaded = None
 
     def __init__(self, begun: Begun, writer: str) -> None:
         self.name = writer
@@ -396,7 +410,11 @@ class RunJournal:
         self._patience_s = 2 * settings.capture_flush_s
         self._encoder: _EncoderProcess | None = None
         self._handlers = HandlerProcess.of(self._folder, venues, settings)
+        self._postgres_url = settings.postgres_url
+        self._loader = None if self._postgres_url is None else LoaderProcess(self._folder, venues, self._postgres_url)
+        self._waiting = 0
         self._recovery: asyncio.Task[None] | None = None
+        self._loading: asyncio.Task[None] | None = None
 
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -409,7 +427,7 @@ class RunJournal:
         async with contextlib.AsyncExitStack() as stack:
             for venue in sorted(self._venues):
                 await self._lock_shard(stack, venue)
-            stack.enter_context(self._folder.created())
+            stack.enter_context(self._folder.created(loaded=self._loader is not None))
             self.writer = JournalWriter(self._folder.path, self._flush_ms / 1e3)
             stack.callback(self.writer.close)
             self.writer.append(self._begun)
@@ -418,12 +436,14 @@ class RunJournal:
             finally:
                 await asyncio.to_thread(self.writer.close)
                 self._handlers.leave()
+                if self._loader is not None:
+                    self._loader.leave()
                 if self._encoder is None:
                     self._folder.remove()
                 else:
                     self._encoder.leave()
-                if self._recovery is not None:
-                    self._recovery.cancel()
+                for task in filter(None, (self._recovery, self._loading)):
+                    task.cancel()
 
     def add_feed(self, venue: str, name: str, kind: FeedKind) -> int:
         """The number of a new session."""
@@ -450,9 +470,21 @@ class RunJournal:
         """What is wrong with the journal, its encoder or the handlers, empty if nothing is."""
         return self.writer.error or self.report.message or self._handlers.report.message
 
+    @property
+    def loaded(self) -> LoadSummary | None:
+        """How far Postgres has the rows; None where it is off."""
+        if self._loader is None:
+            return None
+        report = self._loader.report
+        return LoadSummary(
+            rows=report.rows, lag_s=report.lag_s, waiting=self._waiting, done=report.done, message=report.message
+        )
+
     def start(self) -> None:
-        """Begin to encode, and to tell the handlers."""
+        """Begin to encode, to load Postgres, and to tell the handlers."""
         self._encoder = _EncoderProcess(self._command(self._folder))
+        if self._loader is not None:
+            self._loader.start()
         self._handlers.start()
 
     async def writable(self) -> None:
@@ -468,6 +500,7 @@ class RunJournal:
             # What dead runs left ends where this one begins. That must be in its journal by then: if it were killed
             # before it had a connection, nothing would tell of the time up to the run after it.
             self._recovery = asyncio.create_task(self._recover(), name="recovery of journals")
+            self._loading = asyncio.create_task(self._load_left(), name="loading of journals")
         self.report = await self._encoder.flush(_FLUSH_WAIT_S) or self.report
 
     async def finish(self, now_ns: int, reason: str) -> None:
@@ -478,14 +511,20 @@ class RunJournal:
         Raises:
             JournalError: if the rows cannot be written; the journal stays, and the next capture finishes it.
         """
-        assert self._encoder is not None
         self.writer.append(Ended(now_ns, reason))
         await asyncio.to_thread(self.writer.close)
         if self.writer.error:
             raise JournalError(f"{self.writer.error}; the newest input of the run is lost, make room on that disk")
+        is_urgent = reason not in {"window_end", "max_seconds"}
+        deadline = time.monotonic() + _STOP_WAIT_S
+        await self._finish_encoding(_STOP_WAIT_S if is_urgent else None)
+        await self._finish_loading(max(0.0, deadline - time.monotonic()) if is_urgent else _LOAD_WAIT_S)
+
+    async def _finish_encoding(self, within_s: float | None) -> None:
+        assert self._encoder is not None
         for _ in range(_FINISH_TRIES):
             try:
-                async with asyncio.timeout(None if reason in {"window_end", "max_seconds"} else _STOP_WAIT_S):
+                async with asyncio.timeout(within_s):
                     report = await self._encoder.final()
             except TimeoutError:
                 return
@@ -499,12 +538,23 @@ class RunJournal:
             f"the next capture finishes its journal {self._folder.path}"
         )
 
+    async def _finish_loading(self, within_s: float) -> None:
+        """Wait for the last rows' way into Postgres, but for no Postgres that is away: later runs load them, too."""
+        if self._loader is None:
+            return
+        deadline = time.monotonic() + within_s
+        while not (report := self._loader.report).done and not report.message:
+            if time.monotonic() > deadline:
+                return
+            await asyncio.sleep(_POLL_S)
+
     async def _lock_shard(self, stack: contextlib.AsyncExitStack, venue: str) -> None:
         """Hold the lock of a venue's shard and hour; a run that lost its place is given the time to leave it."""
         number, of = self._begun.shard
         start = self._begun.window[0]
         what = f"{venue}-{number}of{of}" + ("" if start is None else f"-{start // 1_000_000_000}")
         path = self._root / "locks" / f"{slug(what)}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
         deadline = time.monotonic() + self._patience_s
         while (fd := try_lock(path)) is None:
             if time.monotonic() > deadline:
@@ -531,10 +581,55 @@ class RunJournal:
                 elif begun.shard[0] % self._begun.shard[1] == self._begun.shard[0]:
                     await self._recover_one(folder)
 
+    async def _load_left(self) -> None:
+        """Load what runs of this shard left for Postgres, again and again: runs end while this one goes on."""
+        assert self._recovery is not None
+        await asyncio.wait({self._recovery})
+        while True:
+            found = [one for one in RunFolder.all(self._root / "runs") if one.path != self._folder.path]
+            left = [one for one in found if one.awaits_loader and await self._is_of_dead_run(one)]
+            self._waiting = len(left)
+            for folder in left:
+                if self._postgres_url is None:
+                    _log.warning(
+                        "%s is not loaded into Postgres, for ARB_POSTGRES_URL is not set; the lake has its rows, and "
+                        "'arb postgres sync' brings them there",
+                        folder.path,
+                    )
+                    folder.forgo_loader()
+                    folder.release()
+                else:
+                    await self._load_one(folder, self._postgres_url)
+                self._waiting -= 1
+            await asyncio.sleep(_LEFT_S)
+
+    async def _is_of_dead_run(self, folder: RunFolder) -> bool:
+        """Whether a journal is of a run of this shard that is over, and no loader is at it."""
+        with file_lock(folder.loader_lock) as free:
+            if not free or not folder.is_dead:
+                return False
+        try:
+            begun = await asyncio.to_thread(folder.begun)
+        except (JournalError, msgspec.DecodeError):
+            return False  # the recovery of journals tells of it
+        number, of = self._begun.shard
+        return begun is not None and begun.shard[0] % of == number
+
+    async def _load_one(self, folder: RunFolder, url: SecretStr) -> None:
+        loader = LoaderProcess(folder, self._venues, url, self._begun.started_ns)
+        loader.start()
+        try:
+            while not (report := loader.report).done:
+                if report.restarts >= _FINISH_TRIES:
+                    break
+                await asyncio.sleep(_POLL_S)
+        finally:
+            loader.leave()
+
     async def _recover_one(self, folder: RunFolder) -> None:
         command = [*self._command(folder), "--recover", str(self._begun.started_ns)]
         for _ in range(_FINISH_TRIES):
-            process = _start(command)
+            process = start_process(command)
             while (code := process.poll()) is None:  # noqa: ASYNC110 - a thread that waits would outlast a stop
                 await asyncio.sleep(_POLL_S)
             if not code:
@@ -543,8 +638,7 @@ class RunJournal:
         _log.warning("%s is left to the next capture", folder.path)
 
     def _command(self, folder: RunFolder) -> list[str]:
-        venues = [f"{type(venue).__module__}:{type(venue).__qualname__}" for venue in self._venues.values()]
-        options = [word for venue in venues for word in ("--venue", venue)]
+        options = [word for venue in venue_words(self._venues.values()) for word in ("--venue", venue)]
         return [
             sys.executable,
             "-m",
@@ -613,7 +707,7 @@ class _EncoderProcess:
             self.leave()
         self._over = self._asked = False
         self._reports: asyncio.Queue[Report | None] = asyncio.Queue()
-        self._process = _start(self._command, subprocess.PIPE)
+        self._process = start_process(self._command, subprocess.PIPE)
         threading.Thread(target=self._listen, args=(self._process, self._reports), name="encoder", daemon=True).start()
 
     def _ask(self) -> None:
@@ -634,12 +728,3 @@ class _EncoderProcess:
             if code := process.wait():
                 _log.warning("the encoder ended with exit code %d before the capture did", code)
             self._loop.call_soon_threadsafe(reports.put_nowait, None)
-
-
-def _start(command: Sequence[str], pipe: int | None = None) -> "subprocess.Popen[bytes]":
-    # A session of its own: an interrupt from the terminal is the recorder's to act upon. The child imports what its
-    # parent does.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    return subprocess.Popen(  # noqa: S603 - our own module
-        command, bufsize=0, env=environment, start_new_session=True, stdin=pipe or subprocess.DEVNULL, stdout=pipe
-    )

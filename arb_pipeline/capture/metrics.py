@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from arb_pipeline.capture.summary import LAG_BOUNDS_MS, CaptureStatus, VenueSummary
+from arb_pipeline.capture.summary import LAG_BOUNDS_MS, CaptureStatus, LoadSummary, VenueSummary
 
 __all__ = ["CaptureMetrics"]
 
@@ -119,6 +119,23 @@ class CaptureMetrics(Collector):
             {venue: at / 1e9 for venue, at in self._committed_ns.items()},
         )
         yield self._lag(venues)
+        if status.postgres is not None:
+            yield from self._postgres(status.postgres)
+
+    def _postgres(self, load: LoadSummary) -> Iterable[Metric]:
+        labels = (self._shard,)
+        rows = CounterMetricFamily("arb_capture_postgres_rows", "Rows inserted into Postgres.", labels=("shard",))
+        rows.add_metric(labels, load.rows)
+        yield rows
+        gauges = {
+            "lag_seconds": ("Age of the oldest input whose rows are not committed to Postgres.", load.lag_s),
+            "waiting_journals": ("Journals of earlier runs that Postgres has still to get.", load.waiting),
+            "up": ("Whether Postgres takes rows.", float(not load.message)),
+        }
+        for name, (help_text, value) in gauges.items():
+            gauge = GaugeMetricFamily(f"arb_capture_postgres_{name}", help_text, labels=("shard",))
+            gauge.add_metric(labels, value)
+            yield gauge
 
     def _counter(self, name: str, help_text: str, values: Mapping[str, float]) -> Metric:
         family = CounterMetricFamily(f"arb_capture_{name}", help_text, labels=_LABELS)

@@ -15,7 +15,7 @@ import structlog
 
 from arb_pipeline.capture.heartbeat import HeartbeatFile
 from arb_pipeline.capture.metrics import CaptureMetrics
-from arb_pipeline.capture.summary import CaptureStatus, CaptureSummary, VenueSummary
+from arb_pipeline.capture.summary import CaptureStatus, CaptureSummary, LoadSummary, VenueSummary
 from arb_pipeline.settings import Settings
 from arb_pipeline.storage.lake import Lake, LakeError, Partition
 
@@ -63,6 +63,7 @@ class CaptureMonitor:
         self._committed_ns: dict[str, int] = {}
         self._venues: Mapping[str, VenueSummary] = {}
         self._logged: dict[str, tuple[float, VenueSummary]] = {}
+        self._postgres_message = ""
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -107,6 +108,7 @@ class CaptureMonitor:
                 self._tell_changes(self._venues.get(venue), figures)
                 self._tell_figures(figures)
         self._venues = status.venues
+        self._tell_postgres(status.postgres)
         if self._heartbeat is not None:
             with self._tolerant():
                 self._heartbeat.beat(status)
@@ -131,6 +133,13 @@ class CaptureMonitor:
             example = now.examples.get(kind, {})
             detail = {"detail": example.get("detail", ""), "market_id": example.get("market_id", "")}
             _log.warning("%s: first anomaly %s", now.venue, kind, extra=detail)
+
+    def _tell_postgres(self, now: LoadSummary | None) -> None:
+        """Log at once whether Postgres takes rows."""
+        message = "" if now is None else now.message
+        if message != self._postgres_message:
+            self._postgres_message = message
+            _log.warning("Postgres: %s", message or "no trouble any more")
 
     def _tell_figures(self, now: VenueSummary) -> None:
         """Log the venue's figures, and what is new in them, once a minute."""

@@ -179,8 +179,9 @@ class Recorder:
         reason = "nothing_to_capture"
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(self._journal.opened())
+            may_grow = self._universe is not None and any(stream.markets for stream in self._streams.values())
             for stream in self._streams.values():
-                await stream.start(stack)
+                await stream.start(stack, may_grow=may_grow)
             capturing = bool(self._tasks())
             following = asyncio.create_task(self._follow(), name="universe") if capturing else None
             try:
@@ -196,7 +197,7 @@ class Recorder:
                 await asyncio.gather(*tasks, return_exceptions=True)
                 self._ended_ns = self._clock.now_ns()
                 if capturing:
-                    await self._finish(reason)
+                    await asyncio.gather(self._finish(reason), self._close_universe())
         return CaptureSummary(
             run_id=self._run_id,
             exchange=self._lake.exchange_name,
@@ -206,6 +207,7 @@ class Recorder:
             venues=self._venue_summaries(self._ended_ns),
             key_conflicts=self._journal.report.conflicts,
             uncompacted=self._journal.report.uncompacted,
+            postgres=self._journal.loaded,
         )
 
     def _begin(self) -> Inputs:
@@ -276,6 +278,10 @@ class Recorder:
                     added = _of_shard(revision.add, self._shard)
                     await self._streams[venue].revise(added, revision.retire)
 
+    async def _close_universe(self) -> None:
+        if self._universe is not None:
+            await self._universe.close()
+
     async def _finish(self, reason: str) -> None:
         for stream in self._streams.values():
             for feed in stream.feeds:
@@ -285,7 +291,12 @@ class Recorder:
     def _status(self) -> CaptureStatus:
         now = self._clock.now_ns()
         elapsed = (now - self._started_ns) / 1e9
-        return CaptureStatus(run_id=self._run_id, elapsed_s=elapsed, venues=self._venue_summaries(now))
+        return CaptureStatus(
+            run_id=self._run_id,
+            elapsed_s=elapsed,
+            venues=self._venue_summaries(now),
+            postgres=self.journal.loaded,
+        )
 
     def _venue_summaries(self, now: int) -> dict[str, VenueSummary]:
         # A run that came late has missed the beginning of its window: that is not covered, either.
@@ -331,10 +342,10 @@ class _Stream:
         """Whether the venue has planned to be away now."""
         return self.venue.maintenance(self.recorder.clock.now()) is not None
 
-    async def start(self, stack: contextlib.AsyncExitStack) -> None:
+    async def start(self, stack: contextlib.AsyncExitStack, *, may_grow: bool) -> None:
         """Open the REST client and connections for the markets; none if the venue can be neither streamed nor polled.
 
-        A venue without markets is started all the same where the universe may bring some.
+        A venue without markets is started all the same if it ``may_grow``.
         """
         settings = self.recorder.settings
         credentials = self._credentials = self.venue.credentials(settings)
@@ -348,8 +359,9 @@ class _Stream:
             self.message = f"polled over REST: {reason}"
             settings = settings.model_copy(update={"http_retries": 0})
         if not self.markets:
-            self.message = "skipped: no market to capture"
-            return
+            self.message = "no market to capture"
+            if not may_grow:
+                return
         self.client = await stack.enter_async_context(self.venue.rest_client(settings, credentials))
         if polling is not None:
             self._poll(polling, self.client)

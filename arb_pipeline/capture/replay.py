@@ -1,17 +1,22 @@
 """Replay: a recording's frames through the same sessions and rows as a live capture.
 
 Nothing but the recording goes in: its receive times are the clock, commands are not executed, and time-outs do not
-run. Two replays give the same bytes, and replaying again into a lake replaces what the last replay wrote there.
+run. Two replays give the same bytes, and replaying again into a lake replaces what the last replay wrote there. Where
+Postgres is on, it gets the rows that the lake then has, in one transaction, in place of what the last replay brought.
 """
 
+import contextlib
+import dataclasses
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from arb_pipeline.capture.feed import Feed
 from arb_pipeline.capture.rows import RowWriter, TableKey
-from arb_pipeline.capture.summary import CaptureSummary, VenueSummary, summarise
+from arb_pipeline.capture.summary import CaptureSummary, LoadSummary, VenueSummary, summarise
 from arb_pipeline.clock import datetime_from_ns, ns_from_datetime
 from arb_pipeline.model import Event, MarketFacts
 from arb_pipeline.recordings import Recording, RecordingError
@@ -22,13 +27,20 @@ from arb_pipeline.tables import table
 from arb_pipeline.venues import VENUES
 from arb_pipeline.venues.base import Progress, Venue
 
+if TYPE_CHECKING:
+    from arb_pipeline.storage.postgres import Postgres
+
 __all__ = ["replay"]
 
 LOCAL_EXCHANGE = "local exchange"
 """Name given to the origin of a recording of a local exchange, where the lake does not name it."""
 
 _HOURLY = ("raw_frames", "book_events", "quotes", "trades", "tickers")
+_LOADED = ("book_events", "quotes", "trades", "tickers", "book_gaps", "capture_sessions")
+"""What goes into Postgres."""
+_CATALOGUE = ("events", "markets")
 _DRAIN_EVERY = 20_000
+_MARGIN = timedelta(days=1)
 
 
 def replay(
@@ -44,18 +56,28 @@ def replay(
     Args:
         recording: what to replay.
         lake: where the tables go; data of a local exchange is marked so.
-        settings: settings of the sessions.
+        settings: settings of the sessions, and of Postgres.
         progress: called with ``"frames"`` and the number so far.
         venues: the venues that the recording may name.
 
     Raises:
         RecordingError: if a file is not of the format, names an unknown venue, or its frames are out of order by hours.
+        PostgresError: if Postgres is not there, before anything is written, or refuses the rows.
     """
     if unknown := set(recording.venues) - set(venues):
         raise RecordingError(f"{recording.path}: no venue {sorted(unknown)}; there are {', '.join(sorted(venues))}")
     if recording.meta["exchange"] and not lake.exchange_name:
         lake = lake.with_exchange(settings.exchange_name or LOCAL_EXCHANGE)
-    return _Replay(recording, lake, settings, venues).run(progress)
+    under_way = _Replay(recording, lake, settings, venues)
+    if settings.postgres_url is None:
+        return under_way.run(progress)
+    from arb_pipeline.storage.postgres import Postgres  # noqa: PLC0415 - it loads SQLAlchemy
+
+    with contextlib.closing(Postgres(settings.postgres_url.get_secret_value(), application_name="arb replay")) as into:
+        into.migrate()
+        summary = under_way.run(progress)
+        rows = under_way.load(into, summary)
+    return dataclasses.replace(summary, postgres=LoadSummary(rows=rows, done=True))
 
 
 class _Replay:
@@ -100,6 +122,23 @@ class _Replay:
         if progress is not None:
             progress("frames", count)
         return self._finish(rows, started, newest)
+
+    def load(self, postgres: "Postgres", summary: CaptureSummary) -> int:
+        """Bring what the lake has of the replay to Postgres; how many rows that is."""
+        from arb_pipeline.storage.postgres import mirror, replace_run  # noqa: PLC0415 - it loads SQLAlchemy
+
+        ids = [feed.session.connection_id for feed in self.feeds.values()]
+        # What the lake keeps of the same connections near by, such as a replay that was longer, is replaced, too.
+        window = summary.started_at - _MARGIN, summary.ended_at + _MARGIN
+        tables = {}
+        for name in _LOADED:
+            rows = self.lake.read(name, *window) if name in _HOURLY else self.lake.read(name)
+            tables[name] = rows.filter(pc.is_in(rows["connection_id"], pa.array(ids, pa.string())))
+        count = replace_run(postgres, ids, tables, self.lake.exchange_name)
+        for venue in (name for name, events in self.events.items() if events):
+            for name in _CATALOGUE:
+                count += mirror(postgres, self.lake, name, Partition.of(name, venue, summary.started_at))
+        return count
 
     def _feed(self, rows: RowWriter, venue: str, label: str, recv_ns: int) -> Feed:
         """The feed of a connection; a label that was not there before is a fresh connection."""

@@ -7,7 +7,7 @@ in a thread. Rows are split into partitions by their receive time.
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
@@ -513,6 +513,15 @@ class RowWriter:
             row[name] = None if value is None else Decimal(value).scaleb(-digits)
         self._account.append({**row, "ordinal": self.next_ordinal(), "connection_id": connection_id})
 
+    @property
+    def pending(self) -> int:
+        """Packed rows that await their batch."""
+        return sum(
+            len(records.data) // (8 * len(_FIELDS[name]))
+            for tables in self._records.values()
+            for name, records in tables.items()
+        )
+
     def drain(self) -> "Batch":
         """Hand over all rows so far; cheap, since they are only handed over."""
         batch = Batch(
@@ -546,12 +555,16 @@ class Batch:
     closed: tuple[ConnectionRows, ...]
     totals: dict[str, VenueTotals]
 
-    def tables(self) -> dict[TableKey, pa.Table]:
-        """The rows by table and partition; figures of lag and rows follow on the way. Call it once."""
+    def tables(self, without: Collection[str] = ()) -> dict[TableKey, pa.Table]:
+        """The rows by table and partition; figures of lag and rows follow on the way. Call it once.
+
+        Args:
+            without: tables that are not wanted.
+        """
         result: dict[TableKey, pa.Table] = {}
         for venue, tables in self.records.items():
             for name, records in tables.items():
-                if records.data:
+                if records.data and name not in without:
                     result.update(self._split(venue, name, records))
         result.update(_by_day("book_gaps", self.gaps, "from_ns"))
         result.update(_by_day("account_events", self.account, "recv_ns"))

@@ -9,7 +9,7 @@ import msgspec
 
 from arb_pipeline.capture.rows import VenueTotals
 
-__all__ = ["LAG_BOUNDS_MS", "CaptureStatus", "CaptureSummary", "VenueSummary", "summarise"]
+__all__ = ["LAG_BOUNDS_MS", "CaptureStatus", "CaptureSummary", "LoadSummary", "VenueSummary", "summarise"]
 
 LAG_BOUNDS_MS: Final = (0, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000)
 """Upper bounds of the lag's buckets for monitoring."""
@@ -55,12 +55,36 @@ class VenueSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoadSummary:
+    """How far Postgres has what a capture took in.
+
+    Attributes:
+        rows: rows inserted.
+        lag_s: age of the oldest input whose rows are not committed, seconds; 0 if there is none.
+        waiting: journals of earlier runs that have still to be loaded.
+        done: all rows of the run are in.
+        message: the newest trouble, empty if there is none.
+    """
+
+    rows: int = 0
+    lag_s: float = 0.0
+    waiting: int = 0
+    done: bool = False
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CaptureStatus:
-    """How far a running capture has come."""
+    """How far a running capture has come.
+
+    Attributes:
+        postgres: None where Postgres is off.
+    """
 
     run_id: str
     elapsed_s: float
     venues: Mapping[str, VenueSummary]
+    postgres: LoadSummary | None = None
 
     @property
     def frames(self) -> int:
@@ -78,6 +102,7 @@ class CaptureSummary:
             ``end_of_recording``.
         key_conflicts: rows that share a key with a row of different content (kept, and worth a look).
         uncompacted: partitions left as part files, because there was no time to merge them.
+        postgres: how far Postgres has the rows; None where it is off.
     """
 
     run_id: str
@@ -88,6 +113,7 @@ class CaptureSummary:
     venues: Mapping[str, VenueSummary]
     key_conflicts: int = 0
     uncompacted: tuple[str, ...] = ()
+    postgres: LoadSummary | None = None
 
     def metadata(self) -> dict[str, Any]:
         """Plain values, times in ISO format."""
@@ -99,6 +125,7 @@ class CaptureSummary:
             "ended_at": self.ended_at.isoformat(),
             "key_conflicts": self.key_conflicts,
             "uncompacted": list(self.uncompacted),
+            "postgres": None if self.postgres is None else asdict(self.postgres),
             "venues": {name: venue.metadata() for name, venue in self.venues.items()},
         }
 

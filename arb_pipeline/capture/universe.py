@@ -34,6 +34,10 @@ class Universe(Protocol):
         """
         ...
 
+    async def close(self) -> None:
+        """The capture ends. It must not raise, and not take longer than a few seconds."""
+        ...
+
 
 def select(
     markets: Iterable[Market],

@@ -15,6 +15,7 @@ from arb_pipeline.model import (
     BookDelta,
     BookSnapshot,
     Event,
+    FeeChange,
     FetchBooks,
     GapClosed,
     GapOpened,
@@ -34,6 +35,7 @@ from arb_pipeline.model import (
 from arb_pipeline.settings import Settings
 from arb_pipeline.storage import Lake
 from arb_pipeline.venues.base import ConnectRequest, Credentials, FeeModel, Progress, VenueError
+from arb_pipeline.venues.fee_timeline import FeeChanges
 from arb_pipeline.venues.http import RestClient
 
 
@@ -196,8 +198,13 @@ class FakeVenue:
     def maintenance(self, at: datetime) -> tuple[datetime, datetime] | None:
         return None
 
-    def fees(self, market: Market, at: datetime, settings: Settings) -> FeeModel:
+    def fees(self, market: Market, at: datetime, settings: Settings, changes: FeeChanges | None = None) -> FeeModel:
         raise AssertionError("no fees here")
+
+    async def fee_changes(
+        self, client: RestClient, settings: Settings, events: Sequence[Event], at: datetime, known: Sequence[FeeChange]
+    ) -> list[FeeChange]:
+        return []
 
     def markets_per_connection(self, settings: Settings) -> int:
         return self.group

@@ -30,21 +30,38 @@ class Told:
         self.interval_s = interval_s
         self.next: Revision | None = None
         self.changes: list[MarketChange] = []
+        self.venue = "fake"
+        self.closed = False
 
     async def revise(self, changes: Mapping[str, Sequence[MarketChange]]) -> dict[str, Revision]:
         self.changes += changes.get("fake", ())
         revision, self.next = self.next, None
-        return {} if revision is None else {"fake": revision, "elsewhere": revision}
+        return {} if revision is None else {self.venue: revision, "elsewhere": revision}
+
+    async def close(self) -> None:
+        self.closed = True
 
 
-def begin(lake: Lake, venue: FakeVenue, told: Told, *ids: str, shard: tuple[int, int] = (0, 1)) -> Running:
+class OtherVenue(FakeVenue):
+    name = "other"
+
+
+def begin(
+    lake: Lake,
+    venue: FakeVenue,
+    told: Told,
+    *ids: str,
+    shard: tuple[int, int] = (0, 1),
+    beside: FakeVenue | None = None,
+) -> Running:
+    venues = {"fake": venue} if beside is None else {"fake": venue, beside.name: beside}
     recorder = Recorder(
         Settings(capture_flush_s=0.05, poll_interval_s=0.03),
         lake,
         Clock(),
         "run",
-        {"fake": markets(*ids)},
-        venues={"fake": venue},
+        {name: markets(*ids) if name == "fake" else [] for name in venues},
+        venues=venues,
         backoff_s=(0.02, 0.1),
         universe=told,
         shard=shard,
@@ -100,6 +117,20 @@ async def test_a_connection_that_is_lost_comes_back_with_the_markets_of_then(lak
         await exchange.subscribed(3)
         assert exchange.received[-1] == ["subscribe", ["N", "O"]]
         await running.end()
+
+
+async def test_a_venue_without_markets_takes_those_that_come(lake: Lake) -> None:
+    told = Told()
+    told.venue = "other"
+    async with fake_exchange() as exchange:
+        running = begin(lake, FakeVenue(exchange.url), told, "M", beside=OtherVenue(exchange.url))
+        await exchange.subscribed()
+        told.next = Revision(markets("N"))
+        await exchange.subscribed(2)
+        assert exchange.received[-1] == ["subscribe", ["N"]]
+        summary = await running.end()
+    assert summary.venues["other"].markets == 1
+    assert told.closed
 
 
 async def test_life_cycle_messages_reach_the_universe_at_once(lake: Lake) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from arb_pipeline.capture.heartbeat import Heartbeat, HeartbeatFile, heartbeats
-from arb_pipeline.capture.summary import CaptureStatus, VenueSummary
+from arb_pipeline.capture.summary import CaptureStatus, LoadSummary, VenueSummary
 from arb_pipeline.settings import Settings
+from arb_pipeline.status import capture_grid, capture_runs
 from arb_pipeline.storage import Lake
 
 
@@ -76,6 +78,22 @@ def test_a_capture_is_seen_from_its_start_to_its_end(settings: Settings, lake: L
     assert heartbeats(settings, lake.root + "2") == []
     file.end()
     assert heartbeats(settings, lake.root) == []
+
+
+def test_how_far_postgres_is_stands_beside_the_venues(settings: Settings, lake: Lake) -> None:
+    file = HeartbeatFile(settings, lake, "r", shard=(0, 1), venues=["kalshi"])
+    venues = {"kalshi": VenueSummary(venue="kalshi")}
+    load = LoadSummary(rows=1_234, lag_s=61.5, waiting=2, message="refused")
+    file.beat(CaptureStatus(run_id="r", elapsed_s=1, venues=venues, postgres=load))
+    [run] = capture_runs(settings, lake)
+    assert run.part("kalshi")["postgres"] == {"rows": 1_234, "lag_s": 61.5, "waiting": 2, "message": "refused"}
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(capture_grid([run]))
+    for words in ("1,234 rows, 61.5 s behind", "2 journals of earlier runs wait", "refused"):
+        assert words in captured.get()
+    file.beat(CaptureStatus(run_id="r", elapsed_s=1, venues=venues))
+    assert capture_runs(settings, lake)[0].part("kalshi")["postgres"] is None
 
 
 def test_whether_it_runs_is_told_by_process_and_age(settings: Settings) -> None:

@@ -190,7 +190,7 @@ def test_a_full_disk_is_told_and_nothing_is_lost_once_there_is_room(
 
 
 def test_a_locks_holder_is_alone_and_its_death_frees_the_lock(tmp_path: Path) -> None:
-    path = tmp_path / "folder" / "a.lock"
+    path = tmp_path / "a.lock"
     with file_lock(path) as mine:
         assert mine
         with file_lock(path) as other:
@@ -209,6 +209,12 @@ def test_a_locks_holder_is_alone_and_its_death_frees_the_lock(tmp_path: Path) ->
     process.stdout.close()
     with file_lock(path) as mine:
         assert mine
+
+
+def test_a_lock_in_a_folder_that_is_gone_cannot_be_had(tmp_path: Path) -> None:
+    with file_lock(tmp_path / "gone" / "run.lock") as mine:
+        assert not mine
+    assert not (tmp_path / "gone").exists(), "a deleted journal does not come back as an empty one"
 
 
 def test_journals_lie_beside_a_local_lake_each_lake_having_its_own(

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from urllib.request import urlopen
 
 import numpy as np
@@ -10,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from arb_pipeline.capture.metrics import CaptureMetrics
 from arb_pipeline.capture.rows import LagHistogram
-from arb_pipeline.capture.summary import LAG_BOUNDS_MS, CaptureStatus, VenueSummary
+from arb_pipeline.capture.summary import LAG_BOUNDS_MS, CaptureStatus, LoadSummary, VenueSummary
 
 MS = 1_000_000
 
@@ -86,6 +87,20 @@ def test_every_figure_is_there(metrics: CaptureMetrics) -> None:
     assert counts == {"0.0": 1, "0.001": 2, "0.05": 4}
     assert found[key("arb_capture_lag_seconds_bucket", le="10.0")] == 5
     assert found[key("arb_capture_lag_seconds_bucket", le="+Inf")] == 6
+
+
+def test_postgres_is_told_of_where_it_is_on(metrics: CaptureMetrics) -> None:
+    metrics.update(status(), {})
+    assert not any("postgres" in name for name, _ in scrape(metrics))
+    away = LoadSummary(rows=7, lag_s=2.5, waiting=1, message="refused")
+    metrics.update(replace(status(), postgres=away), {})
+    told = {name: value for (name, labels), value in scrape(metrics).items() if labels == {("shard", "1/2")}}
+    assert told["arb_capture_postgres_rows_total"] == 7
+    assert told["arb_capture_postgres_lag_seconds"] == 2.5
+    assert told["arb_capture_postgres_waiting_journals"] == 1
+    assert told["arb_capture_postgres_up"] == 0
+    metrics.update(replace(status(), postgres=LoadSummary(rows=8)), {})
+    assert scrape(metrics)["arb_capture_postgres_up", frozenset({("shard", "1/2")})] == 1
 
 
 def test_nothing_is_invented_before_the_first_flush_and_where_connections_are_not_known(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from websockets.sync.server import ServerConnection, serve
 
 from arb_pipeline.capture.recorder import CaptureStatus, CaptureSummary, Recorder
@@ -42,7 +43,7 @@ class Running:
 
     async def until(self, ready: Callable[[CaptureStatus], bool]) -> CaptureStatus:
         """Wait for a status; a capture that ends before is an error."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 getting = asyncio.create_task(self.statuses.get())
                 await asyncio.wait({getting, self.task}, return_when=asyncio.FIRST_COMPLETED)
@@ -66,9 +67,12 @@ def begin(
     clock: Clock | None = None,
     still_mine: Callable[[], Awaitable[bool]] | None = None,
     max_seconds: float | None = None,
+    postgres_url: str | None = None,
     **options: Any,
 ) -> Running:
-    settings = Settings(capture_flush_s=0.05, max_seconds=max_seconds)
+    settings = Settings(
+        capture_flush_s=0.05, max_seconds=max_seconds, postgres_url=SecretStr(postgres_url) if postgres_url else None
+    )
     recorder = Recorder(
         settings,
         lake,

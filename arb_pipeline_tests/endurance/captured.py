@@ -48,6 +48,20 @@ class Captured:
         """Frames received over sockets by connection."""
         return dict(self.rows("SELECT connection_id, count(*) FROM raw_frames WHERE source = 'ws' GROUP BY 1"))
 
+    def frames_due(self, venue: str, sent: Mapping[str, int], total: Mapping[str, int]) -> tuple[int, int, str]:
+        """Frames of a venue that must be there, those that are, and what is wrong with them, if anything.
+
+        Every connection has its frames: at least those sent before the stop, at most all that were sent.
+        """
+        counts = self.frame_counts()
+        have = sorted(counts.get(session["connection_id"], 0) for session in self.sessions(venue))
+        labels = [label for label in total if label.rpartition("-")[0] == venue]
+        due = sorted(sent.get(label, 0) for label in labels)
+        most = sorted(total[label] for label in labels)
+        fits = len(have) == len(due) and all(low <= is_ <= high for low, is_, high in zip(due, have, most, strict=True))
+        words = "" if fits else f"{venue}: frames by connection {have} in the tables, {due} to {most} sent"
+        return sum(due), sum(have), words
+
     def repeated(self) -> dict[str, int]:
         """Rows too many by table: those whose key stands there already."""
         return {

@@ -90,6 +90,10 @@ class Churn:
         """Raw Kalshi series."""
         return self._base.kalshi_series()
 
+    def kalshi_fee_changes(self) -> tuple[Sequence[Json], Sequence[Json]]:
+        """Raw changes of fees, past and announced."""
+        return self._base.kalshi_fee_changes()
+
     def polymarket_events(self) -> Sequence[Json]:
         """Raw Gamma events."""
         return [*self._base.polymarket_events(), *self._polymarket]

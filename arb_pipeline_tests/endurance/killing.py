@@ -11,12 +11,7 @@ kill before left, or in full swing. It is started again at once. In the end
 - the newest books equal the exchange's own, and every table can be read.
 """
 
-import contextlib
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -25,120 +20,23 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from arb_pipeline.capture.journal import RunFolder, journal_root
+from arb_pipeline.capture.journal import RunFolder
 from arb_pipeline.storage import Lake
 from arb_pipeline_tests.endurance.captured import Captured
-from arb_pipeline_tests.endurance.exchange import ExchangeProcess, SentFrame, child_environment, until
+from arb_pipeline_tests.endurance.capturing import VENUES, Capturing, Target
+from arb_pipeline_tests.endurance.exchange import ExchangeProcess, SentFrame, until
 
-__all__ = ["CaptureProcess", "Kill", "KillResult", "Stretch", "kill_trial"]
-
-Target = Literal["recorder", "encoder", "both"]
+__all__ = ["Kill", "KillResult", "Stretch", "kill_trial"]
 
 _MS = 1_000_000
 _SOON_NS = 500 * _MS
 """No capture connects so soon after the one before it was killed."""
-_VENUES = ("kalshi", "polymarket")
 _TARGETS: tuple[Target, ...] = ("recorder", "both", "encoder")
 _TARGET_SHARES = (0.4, 0.35, 0.25)
 _STARTING_SHARE = 0.25
 _START_S = 5.0
 """What a capture needs at most, more or less, from its start to its first frames."""
 _ROW_OF_TYPE = {"trade": "trades", "last_trade_price": "trades", "orderbook_delta": "deltas", "price_change": "deltas"}
-
-
-class CaptureProcess:
-    """``arb capture`` in a folder of its own.
-
-    Args:
-        folder: its lake and logs are there.
-        environment: the settings.
-    """
-
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self._folder = folder
-        self.environment = {**child_environment(**environment), "ARB_LAKE": str(folder / "lake")}
-        self.lake = Lake(self.environment["ARB_LAKE"], environment["ARB_EXCHANGE_NAME"])
-        self.journals = journal_root(None, self.lake.root) / "runs"
-        self.process: subprocess.Popen[bytes] | None = None
-        self.starts = 0
-
-    @property
-    def pid(self) -> int:
-        """The recorder's."""
-        assert self.process is not None
-        return self.process.pid
-
-    def discover(self) -> None:
-        """List both venues."""
-        self._run("discover").check_returncode()
-
-    def start(self) -> None:
-        """Begin to capture."""
-        self.starts += 1
-        with (self._folder / "capture.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "arb_pipeline", "capture"],
-                cwd=self._folder,
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def encoders(self, *, recovering: bool | None = None) -> list[int]:
-        """The process ids of the recorder's encoders: of its own journal, of dead runs, or (None) of either."""
-        found = []
-        with contextlib.suppress(OSError):
-            for child in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
-                with contextlib.suppress(OSError):
-                    words = Path(f"/proc/{child}/cmdline").read_text().split("\0")
-                    if "arb_pipeline.capture.encoder" in words and recovering in {None, "--recover" in words}:
-                        found.append(int(child))
-        return found
-
-    def kill(self, target: Target) -> Target:
-        """SIGKILL; what was hit (an encoder that is not there yet cannot be)."""
-        assert self.process is not None
-        if target == "encoder" and not self.encoders(recovering=False):
-            target = "both"
-        # One that finishes a dead run's journal dies with the recorder only: killed alone some times, it leaves that
-        # to the next capture.
-        encoders = self.encoders(recovering=False if target == "encoder" else None)
-        if target != "encoder":
-            self.process.kill()
-        if target != "recorder":
-            for pid in encoders:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        if target != "encoder":
-            self.process.wait()
-        return target
-
-    def stop(self, within_s: float = 600.0) -> None:
-        """SIGTERM, and wait until its journal is finished.
-
-        Raises:
-            RuntimeError: if it did not end well.
-        """
-        assert self.process is not None
-        self.process.terminate()
-        if code := self.process.wait(60):
-            raise RuntimeError(f"arb capture ended with exit code {code}: see {self._folder / 'capture.log'}")
-        until(lambda: not RunFolder.all(self.journals), "the encoder finishes", within_s)
-
-    def leave(self) -> None:
-        """Nothing of it stays."""
-        if self.process is not None and self.process.poll() is None:
-            self.kill("both")
-
-    def _run(self, *words: str) -> "subprocess.CompletedProcess[bytes]":
-        return subprocess.run(
-            [sys.executable, "-m", "arb_pipeline", *words],
-            cwd=self._folder,
-            env=self.environment,
-            capture_output=True,
-            check=False,
-        )
 
 
 @dataclass(frozen=True)
@@ -238,83 +136,57 @@ def kill_trial(
     """
     rng, began = random.Random(seed), time.monotonic()
     result = KillResult(flush_ms=flush_ms)
-    with ExchangeProcess(7, rate, log_frames=1_000_000) as exchange:
-        capture = CaptureProcess(
-            folder,
-            {
-                **exchange.environment,
-                "ARB_CAPTURE_MAX_MARKETS": str(markets),
-                "ARB_FLUSH_MS": str(flush_ms),
-                "ARB_CAPTURE_FLUSH_S": "1",
-            },
-        )
-        try:
-            capture.discover()
-            trial = _Trial(exchange, capture, rng, result, say)
-            trial.kill(kills, life_s)
-            sent = trial.end(flush_ms / 1e3, grace_s)
-        finally:
-            capture.leave()
-        _Check(exchange, capture.lake, result, 2 * flush_ms * _MS + grace_s * 1e9).run(sent)
+    settings = {
+        "ARB_CAPTURE_MAX_MARKETS": str(markets),
+        "ARB_FLUSH_MS": str(flush_ms),
+        "ARB_CAPTURE_FLUSH_S": "1",
+    }
+    with ExchangeProcess(7, rate, log_frames=1_000_000) as exchange, Capturing(folder, exchange, settings) as capturing:
+        _kill(capturing, rng, result, kills=kills, life_s=life_s, say=say)
+        sent = _end(capturing, rng, 2 * flush_ms / 1e3 + grace_s)
+        _Check(exchange, capturing.process.lake, result, 2 * flush_ms * _MS + grace_s * 1e9).run(sent)
     result.seconds = time.monotonic() - began
     return result
 
 
-@dataclass
-class _Trial:
-    """One trial's parts."""
-
-    exchange: ExchangeProcess
-    capture: CaptureProcess
-    rng: random.Random
-    result: KillResult
-    say: Callable[[str], None]
-
-    def kill(self, kills: int, life_s: float) -> None:
-        """Start and kill, again and again; in the end the capture runs."""
-        alive, known = False, 0
-        for number in range(kills):
-            if not alive:
-                known = _streaming(self.exchange)
-                self.capture.start()
-            started = time.monotonic()
-            starting = not alive and self.rng.random() < _STARTING_SHARE
-            if starting:
-                time.sleep(self.rng.uniform(0.2, _START_S))
-            else:
-                _await_streams(self.exchange, known)
-                started = time.monotonic()
-                time.sleep(self.rng.uniform(0.1, life_s))
-            at_ns, after_s = time.time_ns(), time.monotonic() - started
-            target = self.capture.kill(self.rng.choices(_TARGETS, _TARGET_SHARES)[0])
-            alive = target == "encoder"
-            self.result.kills.append(Kill(target, "starting" if starting else "streaming", after_s, at_ns))
-            self.say(f"kill {number + 1} of {kills}: {target}")
+def _kill(
+    capturing: Capturing,
+    rng: random.Random,
+    result: KillResult,
+    *,
+    kills: int,
+    life_s: float,
+    say: Callable[[str], None],
+) -> None:
+    """Start and kill, again and again; in the end the capture runs."""
+    alive, known = False, 0
+    for number in range(kills):
         if not alive:
-            known = _streaming(self.exchange)
-            self.capture.start()
-        _await_streams(self.exchange, known)
-
-    def end(self, flush_s: float, grace_s: float) -> dict[str, int]:
-        """Let the last run finish what the others left, and stop it; frames sent by then, by connection."""
-        journals = self.capture.journals
-        until(lambda: len(RunFolder.all(journals)) == 1, "the journals of killed runs are finished", 300)
-        time.sleep(self.rng.uniform(0.5, 2.0))
-        self.exchange.end_playback()
-        sent = {told["connection"]: told["sent"] for told in self.exchange.counts()}
-        time.sleep(2 * flush_s + grace_s)
-        self.capture.stop()
-        return sent
-
-
-def _await_streams(exchange: ExchangeProcess, known: int) -> None:
-    """Wait for connections to both venues besides those known."""
-    until(lambda: _streaming(exchange) >= known + len(_VENUES), "both venues stream")
+            known = capturing.start()
+        started = time.monotonic()
+        starting = not alive and rng.random() < _STARTING_SHARE
+        if starting:
+            time.sleep(rng.uniform(0.2, _START_S))
+        else:
+            capturing.await_streams(known)
+            started = time.monotonic()
+            time.sleep(rng.uniform(0.1, life_s))
+        at_ns, after_s = time.time_ns(), time.monotonic() - started
+        target = capturing.process.kill(rng.choices(_TARGETS, _TARGET_SHARES)[0])
+        alive = target == "encoder"
+        result.kills.append(Kill(target, "starting" if starting else "streaming", after_s, at_ns))
+        say(f"kill {number + 1} of {kills}: {target}")
+    if not alive:
+        known = capturing.start()
+    capturing.await_streams(known)
 
 
-def _streaming(exchange: ExchangeProcess) -> int:
-    """How many connections have been sent market data."""
-    return sum(connection["sent"] > 1 for connection in exchange.counts())
+def _end(capturing: Capturing, rng: random.Random, grace_s: float) -> dict[str, int]:
+    """Let the last run finish what the others left, and stop it; frames sent by then, by connection."""
+    journals = capturing.process.journals
+    until(lambda: len(RunFolder.all(journals)) == 1, "the journals of killed runs are finished", 300)
+    time.sleep(rng.uniform(0.5, 2.0))
+    return capturing.stop(grace_s)
 
 
 class _Check:
@@ -332,7 +204,7 @@ class _Check:
         find = self._result.findings
         find += [f"cannot be read: {words}" for words in self._captured.unreadable()]
         find += [f"{name}: {count} rows are there twice" for name, count in self._captured.repeated().items() if count]
-        for venue in _VENUES:
+        for venue in VENUES:
             self._check_venue(venue, sent)
         self._check_rows()
         self._check_books()
@@ -427,7 +299,7 @@ class _Check:
 
         A Polymarket change may be older than a book that came over REST meanwhile, and is then told by that one.
         """
-        for venue in _VENUES:
+        for venue in VENUES:
             rows = {
                 "trades": "SELECT count(*) FROM trades WHERE source = 'ws' AND venue = ?",
                 "deltas": "SELECT count(*) FROM book_events WHERE kind = 'delta' AND venue = ?",

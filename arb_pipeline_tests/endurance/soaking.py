@@ -17,15 +17,16 @@ import numpy as np
 
 from arb_pipeline.storage import Lake
 from arb_pipeline_tests.endurance.captured import Captured
-from arb_pipeline_tests.endurance.exchange import ExchangeProcess, until
-from arb_pipeline_tests.endurance.killing import CaptureProcess
+from arb_pipeline_tests.endurance.capturing import VENUES, CaptureProcess, Capturing
+from arb_pipeline_tests.endurance.exchange import ExchangeProcess
 
 __all__ = ["Sample", "SoakResult", "growth", "soak"]
 
 _MB = 1 << 20
-_VENUES = ("kalshi", "polymarket")
 _PROCESSES = ("recorder", "encoder")
 _NOISE_SHARE = 0.02
+_ARRIVAL_S = 1.0
+"""What was handed to a socket has arrived by then."""
 _NOISE_MB = 4.0
 """Memory may move by this for reasons that do not add up: what the allocators of Python and Arrow hold on to."""
 
@@ -86,7 +87,7 @@ class SoakResult:
             moved, bound = growth(self.samples, name)
             lines.append(f"{name}: {moved:+.1f} MB over the last third (noise: {bound:.1f} MB)")
         lines += [
-            *(f"{venue}: {self.sent[venue]:,} sent, {self.captured[venue]:,} in the tables" for venue in _VENUES),
+            *(f"{venue}: {self.sent[venue]:,} sent, {self.captured[venue]:,} in the tables" for venue in VENUES),
             f"markets that came and went: {self.listed:,} listed, {self.taken:,} captured",
             f"gaps: {dict(self.gaps)}; anomalies: {dict(self.anomalies)}",
             f"{self.rate:,.0f} frames/s; tables final {self.finish_s:.0f} s after the stop",
@@ -138,33 +139,29 @@ def soak(
     """
     result = SoakResult(flush_s)
     minutes = (seconds + settle_s) / 60
-    with ExchangeProcess(7, rate, log_frames=4_000, per_minute=per_minute, minutes=minutes, life_s=life_s) as exchange:
-        capture = CaptureProcess(
-            folder,
-            {
-                **exchange.environment,
-                "ARB_CAPTURE_FLUSH_S": str(flush_s),
-                # The exchange is not a venue to be polite to, and asks for two look-ups a second.
-                "ARB_HTTP_REQUESTS_PER_S": "50",
-            },
-        )
-        try:
-            capture.discover()
-            capture.start()
-            until(lambda: sum(told["sent"] > 1 for told in exchange.counts()) >= len(_VENUES), "both venues stream")
-            time.sleep(settle_s)
-            began = time.monotonic()
-            while (at_s := time.monotonic() - began) <= seconds:
-                sample = _look(exchange, capture, at_s)
-                result.samples.append(sample)
-                say(str(sample))
-                time.sleep(max(0.0, every_s - (time.monotonic() - began - at_s)))
-            first, last = result.samples[0], result.samples[-1]
-            result.rate = (last.sent - first.sent) / (last.at_s - first.at_s)
-            sent = _stop(exchange, capture, result)
-        finally:
-            capture.leave()
-        _check(exchange, capture.lake, result, sent, round(life_s * 1e9))
+    settings = {
+        "ARB_CAPTURE_FLUSH_S": str(flush_s),
+        # The exchange is not a venue to be polite to, and asks for two look-ups a second.
+        "ARB_HTTP_REQUESTS_PER_S": "50",
+    }
+    with (
+        ExchangeProcess(7, rate, log_frames=4_000, per_minute=per_minute, minutes=minutes, life_s=life_s) as exchange,
+        Capturing(folder, exchange, settings) as capturing,
+    ):
+        capturing.await_streams(capturing.start())
+        time.sleep(settle_s)
+        began = time.monotonic()
+        while (at_s := time.monotonic() - began) <= seconds:
+            sample = _look(exchange, capturing.process, at_s)
+            result.samples.append(sample)
+            say(str(sample))
+            time.sleep(max(0.0, every_s - (time.monotonic() - began - at_s)))
+        first, last = result.samples[0], result.samples[-1]
+        result.rate = (last.sent - first.sent) / (last.at_s - first.at_s)
+        began = time.monotonic()
+        sent = capturing.stop(_ARRIVAL_S)
+        result.finish_s = time.monotonic() - began - _ARRIVAL_S
+        _check(exchange, capturing.process.lake, result, sent, round(life_s * 1e9))
     return result
 
 
@@ -187,22 +184,11 @@ def _look(exchange: ExchangeProcess, capture: CaptureProcess, at_s: float) -> Sa
     )
 
 
-def _stop(exchange: ExchangeProcess, capture: CaptureProcess, result: SoakResult) -> dict[str, int]:
-    """End playback, then the capture; frames sent by then, by connection."""
-    exchange.end_playback()
-    sent = {told["connection"]: told["sent"] for told in exchange.counts()}
-    time.sleep(1.0)  # what was handed to a socket has to arrive
-    began = time.monotonic()
-    capture.stop()
-    result.finish_s = time.monotonic() - began
-    return sent
-
-
 def _check(exchange: ExchangeProcess, lake: Lake, result: SoakResult, sent: dict[str, int], life_ns: int) -> None:
     captured = Captured(lake)
     find = result.findings
     find += [f"{name}: {count} rows are there twice" for name, count in captured.repeated().items() if count]
-    for venue in _VENUES:
+    for venue in VENUES:
         _check_frames(venue, captured, result, sent, {told["connection"]: told["sent"] for told in exchange.counts()})
     _check_growth(result)
     _check_books(exchange, captured, result, life_ns)
@@ -215,15 +201,9 @@ def _check(exchange: ExchangeProcess, lake: Lake, result: SoakResult, sent: dict
 def _check_frames(
     venue: str, captured: Captured, result: SoakResult, sent: dict[str, int], total: dict[str, int]
 ) -> None:
-    """Every connection has its frames: at least those sent before the stop, at most all that were sent."""
-    counts = captured.frame_counts()
-    have = sorted(counts.get(session["connection_id"], 0) for session in captured.sessions(venue))
-    labels = [label for label in total if label.rpartition("-")[0] == venue]
-    due = sorted(sent.get(label, 0) for label in labels)
-    most = sorted(total[label] for label in labels)
-    result.sent[venue], result.captured[venue] = sum(due), sum(have)
-    if len(have) != len(due) or any(not low <= is_ <= high for low, is_, high in zip(due, have, most, strict=False)):
-        result.findings.append(f"{venue}: frames by connection {have} in the tables, {due} to {most} sent")
+    due, have, finding = captured.frames_due(venue, sent, total)
+    result.sent[venue], result.captured[venue] = due, have
+    result.findings += [finding] if finding else []
     for session in captured.sessions(venue):
         for name, count in re.findall(r'"(\w+)":(\d+)', session["anomalies"]):
             result.anomalies[name] += int(count)
