@@ -18,8 +18,11 @@ __all__ = [
     "EdgeRules",
     "EdgeStep",
     "EndReason",
+    "PieceFold",
     "Survival",
     "edge_episodes",
+    "edge_pieces",
+    "join",
     "kaplan_meier",
 ]
 
@@ -57,38 +60,45 @@ class EdgeRules:
 
 @dataclass(frozen=True, slots=True)
 class EdgeStep(Generic[T]):
-    """From ``at_ns`` on the edge is this; None: unknown. ``net`` is what one execution there earns, ``what`` anything.
+    """How things stand from an instant on.
 
-    An ``edge`` is dollars per contract, ``net`` dollars.
+    Attributes:
+        edge: what opens and closes episodes, dollars per contract; None: unknown.
+        figure: what peak and mean are told of, dollars per contract.
+        net: what one execution would earn, dollars.
+        what: anything.
     """
 
     at_ns: int
     edge: Decimal | None
+    figure: Decimal
     net: Decimal
     what: T
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeEpisode(Generic[T]):
-    """One episode.
+    """One episode, or the piece of one that lies within a window.
 
     Attributes:
         opened_ns, closed_ns: its span.
-        active_ns: how long the edge was known and above the closing threshold.
-        edge_time: integral of the edge over the active time, dollars times ns.
-        peak: the step with the highest edge, the first of equal ones.
+        active_ns: how long the edge was known and open.
+        figure_time: integral of the figure over the active time, dollars times ns.
+        peak: the step with the highest figure, the first of equal ones.
         best: the step with the highest net, the first of equal ones: one execution, not the sum over updates.
         left_censored: it was open already when the window began.
+        conditional: it is one only if a piece of the window before was open up to its beginning.
     """
 
     opened_ns: int
     closed_ns: int
     active_ns: int
-    edge_time: Decimal
+    figure_time: Decimal
     peak: EdgeStep[T]
     best: EdgeStep[T]
     end_reason: EndReason
     left_censored: bool
+    conditional: bool = False
 
     @property
     def span_ns(self) -> int:
@@ -96,15 +106,46 @@ class EdgeEpisode(Generic[T]):
         return self.closed_ns - self.opened_ns
 
     @property
-    def time_weighted_edge(self) -> Decimal:
-        """Mean edge over the active time, dollars per contract."""
-        return self.edge_time / self.active_ns
+    def time_weighted_figure(self) -> Decimal:
+        """Mean figure over the active time, dollars per contract."""
+        return self.figure_time / self.active_ns
 
 
 def edge_episodes(
     steps: Iterable[EdgeStep[T]], start_ns: int, end_ns: int, rules: EdgeRules
 ) -> Iterator[EdgeEpisode[T]]:
-    """The episodes of an edge within [start, end), in order.
+    """The episodes of an edge within [start, end), in order; see :func:`edge_pieces` for the arguments."""
+    return join(edge_pieces(steps, start_ns, end_ns, rules), end_ns, rules)
+
+
+def join(pieces: Iterable[EdgeEpisode[T]], end_ns: int, rules: EdgeRules) -> Iterator[EdgeEpisode[T]]:
+    """Episodes of pieces: however time is cut into windows, the pieces of all of them give the same episodes.
+
+    Args:
+        pieces: of adjoining windows, in order of time.
+        end_ns: end of the last window. A piece that its window cut off earlier, and that nothing follows, ended
+            because no more is known.
+        rules: thresholds.
+    """
+    waiting: EdgeEpisode[T] | None = None
+    for piece in pieces:
+        if waiting is None:
+            waiting = None if piece.conditional else piece
+            continue
+        adjoins = waiting.end_reason == "right_censored" and waiting.closed_ns == piece.opened_ns
+        if piece.conditional and not adjoins:
+            continue
+        if piece.opened_ns - waiting.closed_ns <= rules.merge_ns:
+            waiting = _joined(waiting, piece)
+            continue
+        yield _ended(waiting, end_ns)
+        waiting = piece
+    if waiting is not None:
+        yield _ended(waiting, end_ns)
+
+
+def edge_pieces(steps: Iterable[EdgeStep[T]], start_ns: int, end_ns: int, rules: EdgeRules) -> Iterator[EdgeEpisode[T]]:
+    """The stretches of one window [start, end) in which an edge is open, in order, before any are joined.
 
     Args:
         steps: in order of time, each until the next one; of those at one instant the last counts. The edge before the
@@ -112,86 +153,93 @@ def edge_episodes(
         start_ns, end_ns: the window. A step before it holds from its start on.
         rules: thresholds.
     """
-    waiting: EdgeEpisode[T] | None = None
-    for stretch in _stretches(steps, start_ns, end_ns, rules):
-        if waiting is not None and stretch.opened_ns - waiting.closed_ns <= rules.merge_ns:
-            waiting = _joined(waiting, stretch)
-            continue
-        if waiting is not None:
-            yield waiting
-        waiting = stretch
-    if waiting is not None:
-        yield waiting
-
-
-def _stretches(steps: Iterable[EdgeStep[T]], start_ns: int, end_ns: int, rules: EdgeRules) -> Iterator[EdgeEpisode[T]]:
-    """Episodes before any are merged."""
-    episode: EdgeEpisode[T] | None = None
-    for step, until_ns, expired in _pieces(steps, start_ns, end_ns, rules.hold_ns):
-        edge = step.edge
-        is_open = edge is not None and (
-            edge > rules.open_above or (episode is not None and edge > rules.close_at_or_below)
-        )
-        if is_open:
-            assert edge is not None
-            stretch = EdgeEpisode(
-                step.at_ns,
-                until_ns,
-                until_ns - step.at_ns,
-                edge * (until_ns - step.at_ns),
-                step,
-                step,
-                "unknown" if expired else "right_censored",
-                step.at_ns == start_ns,
-            )
-            episode = stretch if episode is None else _joined(episode, stretch)
-        elif episode is not None:
-            yield replace(episode, end_reason="unknown" if edge is None else "edge")
-            episode = None
-        if episode is not None and expired:
-            yield episode
-            episode = None
-    if episode is not None:
-        yield episode
-
-
-def _pieces(
-    steps: Iterable[EdgeStep[T]], start_ns: int, end_ns: int, hold_ns: int | None
-) -> Iterator[tuple[EdgeStep[T], int, bool]]:
-    """Each step within the window, until when it holds, and whether it then is too old rather than followed."""
-    before: EdgeStep[T] | None = None
+    fold: PieceFold[T] = PieceFold(start_ns, end_ns, rules)
     for step in steps:
-        if step.at_ns >= end_ns:
-            break
-        if before is not None and before.at_ns < step.at_ns:
-            yield from _piece(before, step.at_ns, start_ns, hold_ns)
-        before = step
-    if before is not None:
-        yield from _piece(before, end_ns, start_ns, hold_ns)
+        yield from fold.step(step)
+    yield from fold.finish()
 
 
-def _piece(
-    step: EdgeStep[T], next_ns: int, start_ns: int, hold_ns: int | None
-) -> Iterator[tuple[EdgeStep[T], int, bool]]:
-    until_ns = next_ns if hold_ns is None else min(next_ns, step.at_ns + hold_ns)
-    if until_ns > start_ns:
-        begins = step if step.at_ns >= start_ns else replace(step, at_ns=start_ns)
-        yield begins, until_ns, until_ns < next_ns
+class PieceFold(Generic[T]):
+    """:func:`edge_pieces` step by step: nothing is kept but the piece that is open."""
+
+    def __init__(self, start_ns: int, end_ns: int, rules: EdgeRules) -> None:
+        self._start_ns = start_ns
+        self._end_ns = end_ns
+        self._rules = rules
+        self._newest: EdgeStep[T] | None = None
+        self._piece: EdgeEpisode[T] | None = None
+
+    def step(self, step: EdgeStep[T]) -> list[EdgeEpisode[T]]:
+        """Take the next step; the pieces that are over by then."""
+        before, self._newest = self._newest, step
+        return [] if before is None else self._span(before, step.at_ns)
+
+    def finish(self) -> list[EdgeEpisode[T]]:
+        """The window ends; its last pieces."""
+        pieces = [] if self._newest is None else self._span(self._newest, self._end_ns)
+        if self._piece is not None:
+            pieces.append(self._piece)
+        self._newest = self._piece = None
+        return pieces
+
+    def _span(self, step: EdgeStep[T], next_ns: int) -> list[EdgeEpisode[T]]:
+        """A step holds until the next one, or until it is too old."""
+        hold_ns, next_ns = self._rules.hold_ns, min(next_ns, self._end_ns)
+        until_ns = next_ns if hold_ns is None else min(next_ns, step.at_ns + hold_ns)
+        if until_ns <= max(step.at_ns, self._start_ns):
+            return []
+        if step.at_ns < self._start_ns:
+            step = replace(step, at_ns=self._start_ns)
+        pieces = self._take(step, until_ns)
+        if until_ns < next_ns and self._piece is not None:
+            pieces.append(replace(self._piece, end_reason="unknown"))
+            self._piece = None
+        return pieces
+
+    def _take(self, step: EdgeStep[T], until_ns: int) -> list[EdgeEpisode[T]]:
+        edge, begins = step.edge, step.at_ns == self._start_ns
+        opens = edge is not None and edge > self._rules.open_above
+        stays = edge is not None and edge > self._rules.close_at_or_below
+        pieces: list[EdgeEpisode[T]] = []
+        if opens and self._piece is not None and self._piece.conditional:
+            # From here on it is open whatever was before.
+            pieces.append(self._piece)
+            self._piece = None
+        if opens or (stays and (begins or self._piece is not None)):
+            piece = EdgeEpisode(
+                opened_ns=step.at_ns,
+                closed_ns=until_ns,
+                active_ns=until_ns - step.at_ns,
+                figure_time=step.figure * (until_ns - step.at_ns),
+                peak=step,
+                best=step,
+                end_reason="right_censored",
+                left_censored=begins,
+                conditional=begins and not opens,
+            )
+            self._piece = piece if self._piece is None else _joined(self._piece, piece)
+        elif self._piece is not None:
+            pieces.append(replace(self._piece, end_reason="unknown" if edge is None else "edge"))
+            self._piece = None
+        return pieces
 
 
 def _joined(one: EdgeEpisode[T], other: EdgeEpisode[T]) -> EdgeEpisode[T]:
-    """Two stretches as one; the time between them is not active."""
-    assert one.peak.edge is not None
-    assert other.peak.edge is not None
+    """Two pieces as one; the time between them is not active."""
     return replace(
         one,
         closed_ns=other.closed_ns,
         active_ns=one.active_ns + other.active_ns,
-        edge_time=one.edge_time + other.edge_time,
-        peak=other.peak if other.peak.edge > one.peak.edge else one.peak,
+        figure_time=one.figure_time + other.figure_time,
+        peak=other.peak if other.peak.figure > one.peak.figure else one.peak,
         best=other.best if other.best.net > one.best.net else one.best,
         end_reason=other.end_reason,
     )
+
+
+def _ended(episode: EdgeEpisode[T], end_ns: int) -> EdgeEpisode[T]:
+    cut_off = episode.end_reason == "right_censored" and episode.closed_ns < end_ns
+    return replace(episode, end_reason="unknown") if cut_off else episode
 
 
 # --- lifetimes -----------------------------------------------------------------------------------------------

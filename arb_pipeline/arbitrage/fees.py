@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from arb_pipeline.model import Market
-from arb_pipeline.venues.base import FeeModel, FeeUnknownError
+from arb_pipeline.venues.base import FeeModel, FeeSchedule, FeeUnknownError
 
 __all__ = ["FeeBook", "FeeSource"]
 
@@ -18,26 +18,27 @@ class FeeBook:
     def __init__(self, source: FeeSource) -> None:
         self._source = source
         self._models: dict[tuple[str, str], FeeModel] = {}
-        self._unknown: dict[tuple[str, str], str] = {}
+        self._unknown: dict[tuple[str, str], FeeUnknownError] = {}
 
     def at(self, market: Market, at: datetime) -> FeeModel | str:
         """The model in force, or in words why there is none."""
         key = market.venue, market.market_id
         model = self._models.get(key)
-        if model is not None and _holds(model, at):
+        if model is not None and _holds(model.schedule, at):
             return model
-        if key in self._unknown:
-            return self._unknown[key]
+        unknown = self._unknown.get(key)
+        if unknown is not None and _holds(unknown, at):
+            return str(unknown)
         try:
             model = self._source(market, at)
         except FeeUnknownError as error:
-            self._unknown[key] = str(error)
+            self._unknown[key] = error
             return str(error)
         self._models[key] = model
         return model
 
 
-def _holds(model: FeeModel, at: datetime) -> bool:
-    """Whether a model still holds; one whose validity is left open holds from when it was asked for."""
-    valid_from, valid_to = model.schedule.valid_from, model.schedule.valid_to
+def _holds(answer: FeeSchedule | FeeUnknownError, at: datetime) -> bool:
+    """Whether an answer still holds; one whose validity is left open holds from when it was asked for."""
+    valid_from, valid_to = answer.valid_from, answer.valid_to
     return (valid_from is None or valid_from <= at) and (valid_to is None or at < valid_to)

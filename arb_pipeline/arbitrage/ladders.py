@@ -7,7 +7,7 @@ opposite outcomes, n - 1 for a NO basket).
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from functools import cached_property
@@ -27,6 +27,7 @@ __all__ = [
     "Segment",
     "edge_curve",
     "execute",
+    "execute_balances",
     "execute_notional",
     "optimise",
 ]
@@ -310,6 +311,26 @@ def execute_notional(legs: Sequence[Leg], dollars: Decimal, payout: Decimal = _O
 
     None if not even the smallest admissible size fits.
     """
+    return _largest(legs, payout, lambda tried: tried.capital <= dollars)
+
+
+def execute_balances(legs: Sequence[Leg], balances: Sequence[Decimal], payout: Decimal = _ONE) -> Execution | None:
+    """The largest admissible size that the money at each venue pays for, or the whole depth if that is less.
+
+    None if not even the smallest admissible size fits.
+
+    Args:
+        balances: dollars for each leg.
+    """
+
+    def affordable(tried: Execution) -> bool:
+        return all(leg.cost + leg.fee <= balance for leg, balance in zip(tried.legs, balances, strict=True))
+
+    return _largest(legs, payout, affordable)
+
+
+def _largest(legs: Sequence[Leg], payout: Decimal, fits: Callable[[Execution], bool]) -> Execution | None:
+    """The largest admissible size that fits, by bisection: what a size costs rises with it."""
     lot = _common_lot(legs)
     low = int(_smallest_size(legs, lot) / lot)
     high = int(min((leg.depth for leg in legs), default=_ZERO) / lot)
@@ -317,7 +338,7 @@ def execute_notional(legs: Sequence[Leg], dollars: Decimal, payout: Decimal = _O
     while low <= high:
         middle = (low + high) // 2
         tried = execute(legs, middle * lot, payout)
-        if tried.capital <= dollars:
+        if fits(tried):
             found, low = tried, middle + 1
         else:
             high = middle - 1

@@ -1,25 +1,43 @@
 """Episodes in which buying one outcome on each venue would have paid, or why it would not.
 
 Both directions of a pair are followed through the exact states of its books. A candidate is any instant with a
-positive gap between the tops; it is sized, priced with exact fees and held against named guards. An episode is a
-longest stretch of candidates for which the same guards fail: none, in an accepted one.
+positive gap between the tops; see :mod:`arb_pipeline.arbitrage.candidates`. An accepted episode is a stretch in which
+every guard holds and the best size earns more than the threshold; a rejected one is a stretch of candidates for which
+the same guards fail. Stretches are found window by window and then joined, so that episodes do not depend on how time
+was cut.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
-from decimal import ROUND_HALF_EVEN, Decimal
-from typing import get_args
+from decimal import Decimal
+from itertools import groupby
+from typing import Any, Final, TypeAlias
 
 import pyarrow as pa
 
 from arb_pipeline.arbitrage.books import PairState, pair_states
+from arb_pipeline.arbitrage.candidates import (
+    BELOW_MIN_NET,
+    BELOW_MIN_SIZE,
+    DIRECTIONS_OF,
+    FEE_EATEN,
+    FEES_UNKNOWN,
+    MATCH_STATUS,
+    RELATION,
+    WORST_STATE,
+    Assessor,
+    Candidate,
+    candidate_legs,
+    rounded,
+)
+from arb_pipeline.arbitrage.episodes import EdgeEpisode, EdgeRules, EdgeStep, PieceFold, join
 from arb_pipeline.arbitrage.fees import FeeBook, FeeSource
-from arb_pipeline.arbitrage.ladders import Execution, Fill, Leg, Optimum, execute, optimise
+from arb_pipeline.arbitrage.ladders import Execution, Optimum, execute, execute_balances, execute_notional, optimise
 from arb_pipeline.arbitrage.pairs import Direction, MarketData, Pair
 from arb_pipeline.arbitrage.returns import days_to_payout, returns
-from arb_pipeline.arbitrage.spreads import MONEY_STEP, concat_spreads, pair_spreads
+from arb_pipeline.arbitrage.spreads import concat_spreads, pair_spreads
 from arb_pipeline.arbitrage.streams import (
     AFTER_CLOSE,
     CONNECTION_DOWN,
@@ -31,41 +49,26 @@ from arb_pipeline.arbitrage.streams import (
     load_streams,
 )
 from arb_pipeline.clock import datetime_from_ns, ns_from_datetime
-from arb_pipeline.model import Level, Market, MatchStatus, OrderBook, Relation
+from arb_pipeline.model import Relation
 from arb_pipeline.settings import Settings
 from arb_pipeline.tables import table
-from arb_pipeline.units import ONE, price_decimal, size_decimal
-from arb_pipeline.venues.base import FeeModel
 
 __all__ = [
-    "BELOW_MIN_NET",
-    "BELOW_MIN_SIZE",
-    "FEES_UNKNOWN",
-    "FEE_EATEN",
+    "ARBITRAGE",
+    "BURST",
     "FUNNEL",
-    "MATCH_STATUS",
-    "RELATION",
-    "WORST_STATE",
-    "Candidate",
-    "Episode",
+    "NOTIONALS",
     "Evaluation",
-    "OpenEpisode",
-    "advance",
-    "candidate_legs",
+    "edge_rules",
     "evaluate",
     "funnel",
+    "joined",
     "optimum_at",
 ]
 
-MATCH_STATUS = "match_status"
-RELATION = "relation"
-BELOW_MIN_SIZE = "below_min_size"
-FEES_UNKNOWN = "fees_unknown"
-FEE_EATEN = "fee_eaten"
-BELOW_MIN_NET = "below_min_net"
-WORST_STATE = "worst_state"
+BURST = "burst"
 
-FUNNEL: dict[str, tuple[str, ...]] = {
+FUNNEL: Final[Mapping[str, tuple[str, ...]]] = {
     "matched": (MATCH_STATUS, RELATION),
     "in_sync": (NO_SNAPSHOT, NOT_IN_SYNC),
     "fresh": (CONNECTION_DOWN, STALE_LEG),
@@ -73,82 +76,47 @@ FUNNEL: dict[str, tuple[str, ...]] = {
     "depth": (BELOW_MIN_SIZE,),
     "fee": (FEES_UNKNOWN, FEE_EATEN, BELOW_MIN_NET),
     "rules": (WORST_STATE,),
+    "lasting": (BURST,),
 }
 """Steps of the funnel in order, each with the guards that it stands for."""
 
 ARBITRAGE = "arbitrage"
 """Last row of the funnel: what no guard stopped."""
 
-_MATCHED = (MatchStatus.AUTO, MatchStatus.APPROVED)
-_SAME = (Relation.EQUIVALENT, Relation.INVERTED)
-_DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
-_ZERO = Decimal(0)
-_ONE = Decimal(1)
+NOTIONALS: Final = (100, 500, 1_000, 5_000)
+"""Dollars of capital at which an opportunity is also told."""
 
+_KINDS: Final[Mapping[Relation, str]] = {
+    Relation.INVERTED: "inverted",
+    Relation.KALSHI_IMPLIES_POLYMARKET: "implication",
+    Relation.POLYMARKET_IMPLIES_KALSHI: "implication",
+    Relation.EXCLUSIVE: "exclusive",
+}
+_DIRECTIONS: Final[tuple[Direction, ...]] = DIRECTIONS_OF[Relation.EQUIVALENT]
+_PRESENT: Final = EdgeRules(Decimal("-Infinity"), Decimal("-Infinity"))
+"""Of rejected candidates it only counts whether there is one."""
+_ZERO: Final = Decimal(0)
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One direction of a pair at one instant with a positive gap between the tops.
-
-    Attributes:
-        reasons: guards that do not hold, in the funnel's order, ``guard`` or ``guard:detail``.
-        execution: the most profitable admissible size; None if nothing could be sized or priced.
-        top_edge: exact net per contract at the tops, dollars; 0 if the fees are unknown.
-        top_prices: (Kalshi, Polymarket) cheapest asks, dollars.
-        schedules: (Kalshi, Polymarket) names of the fee schedules.
-    """
-
-    reasons: tuple[str, ...]
-    execution: Execution | None
-    top_edge: Decimal
-    top_prices: tuple[Decimal, Decimal]
-    schedules: tuple[str, str]
-    worst_state_net: Decimal | None
-
-    @property
-    def net(self) -> Decimal:
-        """Net of the execution, 0 without one."""
-        return _ZERO if self.execution is None else self.execution.net
-
-
-@dataclass(frozen=True, slots=True)
-class OpenEpisode:
-    """State carried from instant to instant while an episode lasts.
-
-    Attributes:
-        edge_time: integral of the top edge up to ``since_ns``, dollars times nanoseconds.
-        since_ns: from when ``current`` holds.
-    """
-
-    opened_ns: int
-    current: Candidate
-    since_ns: int
-    edge_time: Decimal
-    peak_edge: Decimal
-    best: Candidate
-    best_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Episode:
-    """A finished episode; ``censored`` if the window ended before it did."""
-
-    opened_ns: int
-    closed_ns: int
-    censored: bool
-    peak_edge: Decimal
-    time_weighted_edge: Decimal
-    best: Candidate
-    best_ns: int
+Row: TypeAlias = dict[str, object]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Tables ``spreads``, ``opportunities`` and ``rejections`` of one window."""
+    """Tables of one window: ``spreads``, ``opportunity_pieces``, and what follows from the pieces of it alone."""
 
     spreads: pa.Table
+    opportunity_pieces: pa.Table
     opportunities: pa.Table
     rejections: pa.Table
+
+
+def edge_rules(settings: Settings) -> EdgeRules:
+    """When accepted episodes open and close; what the settings say in dollars per contract."""
+    return EdgeRules(
+        Decimal(str(settings.open_edge_usd)),
+        Decimal(str(settings.close_edge_usd)),
+        round(settings.burst_ms * 1_000_000),
+    )
 
 
 def evaluate(  # noqa: PLR0917 - the six things that define an evaluation
@@ -171,16 +139,17 @@ def evaluate(  # noqa: PLR0917 - the six things that define an evaluation
     streams = load_streams(pairs, data, end_ns, settings)
     book = FeeBook(fees)
     spreads: list[pa.Table] = []
-    rows: list[dict[str, object]] = []
+    rows: list[Row] = []
     for pair in sorted(pairs, key=lambda pair: pair.key):
         stream = PairStream.of(pair, streams)
         spreads.append(pair_spreads(stream, start_ns, end_ns, book))
         if stream.ever_gaps():
-            rows += _pair_rows(stream, start_ns, end_ns, settings, book)
-    declared = table("opportunities")
-    opportunities = pa.Table.from_pylist(rows, schema=declared.schema)
-    opportunities = opportunities.sort_by([(name, "ascending") for name in declared.sort])
-    return Evaluation(concat_spreads(spreads), opportunities, funnel(opportunities, start.date()))
+            rows += _pieces(stream, start_ns, end_ns, settings, book)
+    declared = table("opportunity_pieces")
+    pieces = pa.Table.from_pylist(rows, schema=declared.schema)
+    pieces = pieces.sort_by([(name, "ascending") for name in declared.sort])
+    opportunities = joined(pieces, end, settings)
+    return Evaluation(concat_spreads(spreads), pieces, opportunities, funnel(opportunities, start.date()))
 
 
 def optimum_at(  # noqa: PLR0917 - what identifies a priced instant
@@ -213,7 +182,7 @@ def funnel(opportunities: pa.Table, day: date) -> pa.Table:
         if first is not None:
             stopped[first].append(row["net"])
     left = opportunities.num_rows
-    rows: list[dict[str, object]] = []
+    rows: list[Row] = []
     for number, (step, nets) in enumerate(stopped.items(), 1):
         rows.append(
             {
@@ -229,246 +198,216 @@ def funnel(opportunities: pa.Table, day: date) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=table("rejections").schema)
 
 
-# --- candidates --------------------------------------------------------------------------------------------
+# --- pieces ------------------------------------------------------------------------------------------------
 
 
-def candidate_legs(
-    pair: Pair, direction: Direction, kalshi: OrderBook, polymarket: OrderBook, fees: tuple[FeeModel, FeeModel]
-) -> tuple[Leg, Leg]:
-    """The (Kalshi, Polymarket) legs of a direction, from books in terms of the pair's proposition."""
-    yes_kalshi = direction == "yes_kalshi"
-    return (
-        _leg(pair.kalshi, _buys(kalshi, yes=yes_kalshi), fees[0]),
-        _leg(pair.polymarket, _buys(polymarket, yes=not yes_kalshi), fees[1]),
-    )
+class _Tracks:
+    """The episodes of one direction while its states go by: the accepted one, and one for each set of reasons."""
+
+    def __init__(self, start_ns: int, end_ns: int, rules: EdgeRules) -> None:
+        self._window = start_ns, end_ns
+        self._accepted: PieceFold[Candidate | None] = PieceFold(start_ns, end_ns, rules)
+        self._rejected: dict[tuple[str, ...], PieceFold[Candidate | None]] = {}
+        self._active: tuple[str, ...] = ()
+        self._candidate: Candidate | None = None
+        self._known: bool | None = None
+
+    def step(self, state: PairState, candidate: Candidate | None) -> list[EdgeEpisode[Candidate | None]]:
+        """Take the next state; the pieces that are over by then."""
+        known = state.kalshi is not None and state.polymarket is not None and not state.reasons
+        if candidate is self._candidate and known is self._known:
+            return []
+        self._candidate, self._known = candidate, known
+        at_ns, reasons = state.recv_ns, () if candidate is None else candidate.reasons
+        pieces = self._accepted.step(_step(at_ns, candidate, _ZERO if known else None, accepted=True))
+        if self._active and reasons != self._active:
+            pieces += self._rejected[self._active].step(EdgeStep(at_ns, None, _ZERO, _ZERO, None))
+        if reasons:
+            fold = self._rejected.setdefault(reasons, PieceFold(*self._window, _PRESENT))
+            pieces += fold.step(_step(at_ns, candidate, None, accepted=False))
+        self._active = reasons
+        return pieces
+
+    def finish(self) -> list[EdgeEpisode[Candidate | None]]:
+        """The last pieces."""
+        return [piece for fold in (self._accepted, *self._rejected.values()) for piece in fold.finish()]
 
 
-def _buys(book: OrderBook, *, yes: bool) -> tuple[Level, ...]:
-    """The ladder that a buyer walks, without levels that no order can be."""
-    levels = book.yes_asks() if yes else book.no_asks()
-    return tuple((price, size) for price, size in levels if 0 < price < ONE and size > 0)
+def _step(
+    at_ns: int, candidate: Candidate | None, otherwise: Decimal | None, *, accepted: bool
+) -> EdgeStep[Candidate | None]:
+    """The edge of a candidate; what it is ``otherwise`` where there is none that counts."""
+    if candidate is None or (accepted and candidate.reasons):
+        return EdgeStep(at_ns, otherwise, _ZERO, _ZERO, None)
+    edge = candidate.execution.net_edge if accepted and candidate.execution is not None else _ZERO
+    return EdgeStep(at_ns, edge, candidate.top_edge, candidate.net, candidate)
 
 
-def _leg(market: Market, levels: Iterable[Level], fees: FeeModel) -> Leg:
-    asks: tuple[Fill, ...] = tuple((price_decimal(price), size_decimal(size)) for price, size in levels)
-    return Leg(
-        market.market_id, market.venue, asks, fees, size_decimal(market.size_step), size_decimal(market.min_size)
-    )
-
-
-class _Assessor:
-    """Judges one direction of a pair; an unchanged pair of ladders is priced once."""
-
-    def __init__(self, pair: Pair, direction: Direction, settings: Settings, fees: FeeBook) -> None:
-        self._pair = pair
-        self._direction = direction
-        self._fees = fees
-        self._least_net = Decimal(str(settings.min_net_usd))
-        self._match_reasons = _match_reasons(pair)
-        self._priced_for: tuple[object, ...] = ()
-        self._priced: Candidate | None = None
-
-    def candidate(self, state: PairState) -> Candidate | None:
-        """The candidate at a state; None without a positive gap between the tops."""
-        if state.kalshi is None or state.polymarket is None:
-            return None
-        yes, no = (
-            (state.kalshi, state.polymarket) if self._direction == "yes_kalshi" else (state.polymarket, state.kalshi)
-        )
-        if yes.best_ask is None or no.best_bid is None or no.best_bid <= yes.best_ask:
-            return None
-        at = datetime_from_ns(state.recv_ns)
-        models = self._fees.at(self._pair.kalshi, at), self._fees.at(self._pair.polymarket, at)
-        ladders = _buys(yes, yes=True), _buys(no, yes=False)
-        if not all(ladders) or ladders[0][0][0] + ladders[1][0][0] >= ONE:
-            return None
-        key = (*ladders, *(model if isinstance(model, str) else id(model) for model in models))
-        if key != self._priced_for:
-            self._priced_for, self._priced = key, self._price(state.kalshi, state.polymarket, models)
-        priced = self._priced
-        assert priced is not None
-        return replace(priced, reasons=(*self._match_reasons, *state.reasons, *priced.reasons))
-
-    def _price(
-        self, kalshi: OrderBook, polymarket: OrderBook, models: tuple[FeeModel | str, FeeModel | str]
-    ) -> Candidate:
-        """Size and price a direction; the guards on depth, fees and rules."""
-        yes_kalshi = self._direction == "yes_kalshi"
-        tops = (
-            price_decimal(_buys(kalshi, yes=yes_kalshi)[0][0]),
-            price_decimal(_buys(polymarket, yes=not yes_kalshi)[0][0]),
-        )
-        first, second = models
-        if isinstance(first, str) or isinstance(second, str):
-            why = "; ".join(model for model in models if isinstance(model, str))
-            return Candidate((f"{FEES_UNKNOWN}:{why}",), None, _ZERO, tops, ("", ""), None)
-        legs = candidate_legs(self._pair, self._direction, kalshi, polymarket, (first, second))
-        schedules = first.schedule.name, second.schedule.name
-        top_edge = _rounded(execute(legs, min(leg.asks[0][1] for leg in legs)).net_edge)
-        optimum = optimise(legs)
-        if optimum.best is None:
-            depth = min(leg.depth for leg in legs)
-            return Candidate((BELOW_MIN_SIZE,), execute(legs, depth), top_edge, tops, schedules, None)
-        best = optimum.best
-        reasons: tuple[str, ...] = ()
-        if best.net <= 0:
-            small = 0 < optimum.walk_size < best.size
-            reasons = (BELOW_MIN_SIZE if small else FEE_EATEN,)
-        elif best.net <= self._least_net:
-            reasons = (BELOW_MIN_NET,)
-        worst = _worst_state_net(self._pair, self._direction, best)
-        if worst is not None and worst <= 0 < best.net:
-            reasons = (*reasons, WORST_STATE)
-        return Candidate(reasons, best, top_edge, tops, schedules, worst)
-
-
-def _match_reasons(pair: Pair) -> tuple[str, ...]:
-    reasons = []
-    if pair.status not in _MATCHED:
-        reasons.append(f"{MATCH_STATUS}:{pair.status.value}")
-    if pair.relation not in _SAME:
-        reasons.append(f"{RELATION}:{pair.relation.value}")
-    return tuple(reasons)
-
-
-def _worst_state_net(pair: Pair, direction: Direction, execution: Execution) -> Decimal | None:
-    """Net if the worst state came true, exceptional ones included; None while nobody has told those."""
-    if pair.void_states is None:
-        return None
-    payouts = [_ONE]
-    for kalshi, polymarket in pair.void_states.values():
-        payouts.append(kalshi + 1 - polymarket if direction == "yes_kalshi" else polymarket + 1 - kalshi)
-    return execution.size * min(payouts) - execution.capital
-
-
-# --- episodes ----------------------------------------------------------------------------------------------
-
-
-def advance(
-    episode: OpenEpisode | None, candidate: Candidate | None, at_ns: int
-) -> tuple[OpenEpisode | None, Episode | None]:
-    """One step of the fold: from ``at_ns`` on ``candidate`` holds. Returns the state to carry and what just ended."""
-    if episode is not None and candidate is not None and candidate.reasons == episode.current.reasons:
-        better = candidate.net > episode.best.net
-        return (
-            replace(
-                episode,
-                current=candidate,
-                since_ns=at_ns,
-                edge_time=_edge_time(episode, at_ns),
-                peak_edge=max(episode.peak_edge, candidate.top_edge),
-                best=candidate if better else episode.best,
-                best_ns=at_ns if better else episode.best_ns,
-            ),
-            None,
-        )
-    ended = None if episode is None else close(episode, at_ns, censored=False)
-    if candidate is None:
-        return None, ended
-    return OpenEpisode(at_ns, candidate, at_ns, _ZERO, candidate.top_edge, candidate, at_ns), ended
-
-
-def close(episode: OpenEpisode, at_ns: int, *, censored: bool) -> Episode:
-    """End an episode at an instant, or where the window ends before it does."""
-    return Episode(
-        episode.opened_ns,
-        at_ns,
-        censored,
-        episode.peak_edge,
-        _rounded(_edge_time(episode, at_ns) / (at_ns - episode.opened_ns)),
-        episode.best,
-        episode.best_ns,
-    )
-
-
-def _edge_time(episode: OpenEpisode, at_ns: int) -> Decimal:
-    return episode.edge_time + episode.current.top_edge * (at_ns - episode.since_ns)
-
-
-def _episodes(
-    stream: PairStream, start_ns: int, end_ns: int, settings: Settings, fees: FeeBook
-) -> Iterator[tuple[Direction, Episode]]:
-    """Every episode of both directions in order of its end."""
-    assessors = {name: _Assessor(stream.pair, name, settings, fees) for name in _DIRECTIONS}
-    carried: dict[Direction, OpenEpisode | None] = dict.fromkeys(_DIRECTIONS)
-    for state in pair_states(stream, start_ns, end_ns):
-        for direction, assessor in assessors.items():
-            candidate = assessor.candidate(state)
-            carried[direction], ended = advance(carried[direction], candidate, state.recv_ns)
-            if ended is not None:
-                yield direction, ended
-    for direction, episode in carried.items():
-        if episode is not None:
-            yield direction, close(episode, end_ns, censored=True)
-
-
-# --- rows --------------------------------------------------------------------------------------------------
-
-
-def _pair_rows(
-    stream: PairStream, start_ns: int, end_ns: int, settings: Settings, fees: FeeBook
-) -> list[dict[str, object]]:
-    """Rows of a pair's episodes. One that begins and ends within a microsecond is below the table's resolution."""
-    return [
-        _row(stream.pair, direction, episode)
-        for direction, episode in _episodes(stream, start_ns, end_ns, settings, fees)
-        if episode.opened_ns // 1_000 < episode.closed_ns // 1_000
+def _pieces(stream: PairStream, start_ns: int, end_ns: int, settings: Settings, fees: FeeBook) -> Iterator[Row]:
+    """Rows of ``opportunity_pieces`` of a pair. What ends in its microsecond is below the table's resolution."""
+    pair = stream.pair
+    judged = [
+        (direction, Assessor(pair, direction, settings, fees), _Tracks(start_ns, end_ns, edge_rules(settings)))
+        for direction in _DIRECTIONS
     ]
+    for state in pair_states(stream, start_ns, end_ns):
+        for direction, assessor, tracks in judged:
+            for piece in tracks.step(state, assessor.candidate(state)):
+                yield _piece_row(pair, direction, piece, settings)
+    for direction, _, tracks in judged:
+        for piece in tracks.finish():
+            yield _piece_row(pair, direction, piece, settings)
 
 
-def _row(pair: Pair, direction: Direction, episode: Episode) -> dict[str, object]:
-    best = episode.best
-    opened_at = datetime_from_ns(episode.opened_ns)
-    best_at = datetime_from_ns(episode.best_ns)
+def _piece_row(pair: Pair, direction: Direction, piece: EdgeEpisode[Candidate | None], settings: Settings) -> Row:
+    best = piece.best.what
+    assert best is not None
+    best_at = datetime_from_ns(piece.best.at_ns)
     return {
         "kalshi_market_id": pair.kalshi.market_id,
         "polymarket_market_id": pair.polymarket.market_id,
-        "kind": "inverted" if pair.inverted else "two_leg",
+        "kind": _KINDS.get(pair.relation, "two_leg"),
         "direction": direction,
-        "opened_at": opened_at,
-        "closed_at": None if episode.censored else datetime_from_ns(episode.closed_ns),
-        **_figures(pair, best, best_at),
-        "peak_edge": episode.peak_edge,
-        "time_weighted_edge": episode.time_weighted_edge,
-        "worst_state_net": None if best.worst_state_net is None else _rounded(best.worst_state_net),
+        "opened_ns": piece.opened_ns,
+        "closed_ns": piece.closed_ns,
+        "active_ns": piece.active_ns,
+        "edge_time": piece.figure_time,
+        "end_reason": piece.end_reason,
+        "left_censored": piece.left_censored,
+        "conditional": piece.conditional,
+        "peak_edge": piece.peak.figure,
+        "peak_ns": piece.peak.at_ns,
+        "best_ns": piece.best.at_ns,
+        "worst_state_net": None if best.worst_state_net is None else rounded(best.worst_state_net),
         "kalshi_fee_schedule": best.schedules[0],
         "polymarket_fee_schedule": best.schedules[1],
         "match_status": pair.status.value,
-        "accepted": not best.reasons,
         "reasons": json.dumps(best.reasons),
-        "best_at": best_at,
+        **_figures(pair, best, best_at),
+        **_sizes(best, settings),
     }
 
 
-def _figures(pair: Pair, best: Candidate, at: datetime) -> dict[str, object]:
+def _figures(pair: Pair, best: Candidate, at: datetime) -> Row:
     """Size and money at the best instant. Without known fees nothing is bought: size and money are zero."""
     execution = best.execution
     if execution is None:
         return {
             **dict.fromkeys(("size", "gross", "fees", "net", "capital"), _ZERO),
             "roi": 0.0,
-            "annualised": None,
+            **dict.fromkeys(("days", "annualised", "compound")),
             "kalshi_vwap": best.top_prices[0],
             "polymarket_vwap": best.top_prices[1],
             "kalshi_limit": best.top_prices[0],
             "polymarket_limit": best.top_prices[1],
         }
     days = days_to_payout(at, pair.kalshi, pair.polymarket)
+    found = None if days is None else returns(execution.net, execution.capital, days)
     kalshi, polymarket = execution.legs
     return {
         "size": execution.size,
-        "gross": _rounded(execution.gross),
-        "fees": _rounded(execution.fees),
-        "net": _rounded(execution.net),
-        "capital": _rounded(execution.capital),
+        "gross": rounded(execution.gross),
+        "fees": rounded(execution.fees),
+        "net": rounded(execution.net),
+        "capital": rounded(execution.capital),
         "roi": float(execution.roi),
-        "annualised": None if days is None else float(returns(execution.net, execution.capital, days).simple),
-        "kalshi_vwap": _rounded(kalshi.vwap),
-        "polymarket_vwap": _rounded(polymarket.vwap),
+        "days": None if found is None else float(found.days),
+        "annualised": None if found is None else float(found.simple),
+        "compound": None if found is None or found.compound is None else float(found.compound),
+        "kalshi_vwap": rounded(kalshi.vwap),
+        "polymarket_vwap": rounded(polymarket.vwap),
         "kalshi_limit": kalshi.limit_price,
         "polymarket_limit": polymarket.limit_price,
     }
 
 
-def _rounded(money: Decimal) -> Decimal:
-    return money.quantize(MONEY_STEP, ROUND_HALF_EVEN)
+def _sizes(best: Candidate, settings: Settings) -> Row:
+    """The best instant at other sizes; null where no admissible size fits."""
+    names = ("top_size", "net_top", *(f"net_{dollars}" for dollars in NOTIONALS), "smallest_size")
+    balances = settings.balances
+    if not best.legs or not all(leg.asks for leg in best.legs):
+        return dict.fromkeys((*names, "size_at_balances", "net_at_balances"))
+    top = execute(best.legs, min(leg.asks[0][1] for leg in best.legs))
+    told = [execute_notional(best.legs, Decimal(dollars)) for dollars in NOTIONALS]
+    held = None if balances is None else execute_balances(best.legs, balances)
+    smallest = optimise(best.legs).smallest_profitable_size
+    return {
+        **dict(zip(names, (top.size, rounded(top.net), *map(_net, told), smallest), strict=True)),
+        "size_at_balances": None if held is None else held.size,
+        "net_at_balances": _net(held),
+    }
+
+
+def _net(execution: Execution | None) -> Decimal | None:
+    return None if execution is None else rounded(execution.net)
+
+
+# --- episodes ----------------------------------------------------------------------------------------------
+
+_IDENTITY: Final = ("kalshi_market_id", "polymarket_market_id", "direction", "reasons")
+_OF_A_PIECE: Final = frozenset(
+    {"opened_ns", "closed_ns", "active_ns", "edge_time", "end_reason", "left_censored", "conditional", "peak_edge"}
+    | {"peak_ns", "best_ns"}
+)
+
+
+def joined(pieces: pa.Table, end: datetime, settings: Settings) -> pa.Table:
+    """The table ``opportunities`` of pieces.
+
+    Args:
+        pieces: rows of ``opportunity_pieces`` of adjoining windows.
+        end: end of the last window: what is open there may go on.
+        settings: thresholds.
+    """
+    declared = table("opportunities")
+    rules, end_ns = edge_rules(settings), ns_from_datetime(end)
+    rows: list[Row] = []
+    ordered = sorted(pieces.to_pylist(), key=lambda row: (*_identity(row), row["opened_ns"]))
+    for _, group in groupby(ordered, key=_identity):
+        rows += [row for episode in join(map(_piece, group), end_ns, rules) if (row := _episode_row(episode, rules))]
+    found = pa.Table.from_pylist(rows, schema=declared.schema)
+    return found.sort_by([(name, "ascending") for name in declared.sort])
+
+
+def _identity(row: Mapping[str, object]) -> tuple[object, ...]:
+    return tuple(row[name] for name in _IDENTITY)
+
+
+def _piece(row: Mapping[str, Any]) -> EdgeEpisode[Mapping[str, Any]]:
+    step = EdgeStep(row["peak_ns"], _ZERO, row["peak_edge"], row["net"], row)
+    return EdgeEpisode(
+        opened_ns=row["opened_ns"],
+        closed_ns=row["closed_ns"],
+        active_ns=row["active_ns"],
+        figure_time=row["edge_time"],
+        peak=step,
+        best=replace(step, at_ns=row["best_ns"]),
+        end_reason=row["end_reason"],
+        left_censored=row["left_censored"],
+        conditional=row["conditional"],
+    )
+
+
+def _episode_row(episode: EdgeEpisode[Mapping[str, Any]], rules: EdgeRules) -> Row | None:
+    """A row of ``opportunities``; None for what begins and ends within a microsecond."""
+    if episode.opened_ns // 1_000 >= episode.closed_ns // 1_000:
+        return None
+    best = episode.best.what
+    reasons = json.loads(best["reasons"])
+    lasts = episode.end_reason == "right_censored"
+    if not reasons and not lasts and episode.span_ns < rules.merge_ns:
+        reasons = [BURST]
+    return {
+        **{name: value for name, value in best.items() if name not in _OF_A_PIECE},
+        "opened_at": datetime_from_ns(episode.opened_ns),
+        "closed_at": None if lasts else datetime_from_ns(episode.closed_ns),
+        "end_reason": episode.end_reason,
+        "left_censored": episode.left_censored,
+        "active_ns": episode.active_ns,
+        "peak_edge": episode.peak.figure,
+        "peak_at": datetime_from_ns(episode.peak.at_ns),
+        "time_weighted_edge": rounded(episode.time_weighted_figure),
+        "accepted": not reasons,
+        "reasons": json.dumps(reasons),
+        "best_at": datetime_from_ns(episode.best.at_ns),
+    }

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Literal
 
 import pyarrow as pa
 
+from arb_pipeline.arbitrage.states import Payoff
 from arb_pipeline.model import Market, MatchStatus, Relation
 from arb_pipeline.tables import table
 
@@ -25,7 +25,7 @@ class Pair:
 
     Attributes:
         void_states: exceptional settlement states that the rules allow, each with what the proposition pays on
-            Kalshi and on Polymarket, dollars in [0, 1]; None while nobody has read the rules for them.
+            Kalshi and on Polymarket, dollars in [0, 1] or an interval; None while nobody has read the rules for them.
 
     Raises:
         ValueError: if relation and index contradict each other.
@@ -36,7 +36,7 @@ class Pair:
     relation: Relation
     status: MatchStatus
     polymarket_yes_index: int = 0
-    void_states: Mapping[str, tuple[Decimal, Decimal]] | None = None
+    void_states: Mapping[str, tuple[Payoff, Payoff]] | None = None
 
     def __post_init__(self) -> None:
         wanted = {Relation.EQUIVALENT: 0, Relation.INVERTED: 1}.get(self.relation, self.polymarket_yes_index)
@@ -49,8 +49,8 @@ class Pair:
 
     @property
     def inverted(self) -> bool:
-        """Whether Polymarket's book is to be read from the other side."""
-        return self.polymarket_yes_index == 1
+        """Whether Polymarket's book is to be read from the other side: of exclusive questions one implies NO."""
+        return (self.polymarket_yes_index == 1) != (self.relation is Relation.EXCLUSIVE)
 
     @property
     def key(self) -> tuple[str, str]:

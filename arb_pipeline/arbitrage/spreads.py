@@ -174,12 +174,11 @@ def _nets(pair: Pair, direction: Direction, instants: Nanos, gap: _Gap, fees: Fe
 def _decimals(values: Nanos, scale: int, precision: int) -> pa.Array:
     """Integers as DECIMAL(precision, scale) with :data:`NULL` as null, by Arrow's own 16-byte layout."""
     words = np.empty((len(values), 2), dtype="<i8")
+    words[:, 0] = values
     missing = values == NULL
-    words[:, 0] = np.where(missing, 0, values)
-    words[:, 1] = words[:, 0] >> 63
-    valid = pa.array(~missing)
-    return pa.Array.from_buffers(
-        pa.decimal128(precision, scale),
-        len(values),
-        [valid.buffers()[1] if missing.any() else None, pa.py_buffer(words.tobytes())],
-    )
+    valid = None
+    if missing.any():
+        words[missing, 0] = 0
+        valid = pa.py_buffer(np.packbits(~missing, bitorder="little"))
+    np.right_shift(words[:, 0], 63, out=words[:, 1])
+    return pa.Array.from_buffers(pa.decimal128(precision, scale), len(values), [valid, pa.py_buffer(words)])

@@ -91,10 +91,10 @@ class QuoteRows:
         if not self.recv_ns.size:
             none = np.full(len(instants), NULL, dtype=np.int64)
             return QuoteRows(instants, none, none, none, none, seen)
-        bid, bid_size, ask, ask_size = (
-            np.where(seen, column[at], NULL) for column in (self.bid, self.bid_size, self.ask, self.ask_size)
-        )
-        return QuoteRows(instants, bid, bid_size, ask, ask_size, seen & self.in_sync[at])
+        found = self.take(at)
+        for column in (found.bid, found.bid_size, found.ask, found.ask_size):
+            column[~seen] = NULL
+        return replace(found, recv_ns=instants, in_sync=seen & found.in_sync)
 
     def complemented(self) -> "QuoteRows":
         """The same tops seen from the other outcome."""
@@ -187,7 +187,9 @@ class PairStream:
         names: list[str] = []
         for guard in TRUST_GUARDS:
             for leg in self.legs:
-                codes |= leg.distrust[guard].contains(times).astype(np.int64) << len(names)
+                inside = leg.distrust[guard].contains(times)
+                if inside.any():
+                    codes |= inside.astype(np.int64) << len(names)
                 names.append(f"{guard}:{leg.market.venue}")
         meaning = {
             code: tuple(name for bit, name in enumerate(names) if code >> bit & 1)
@@ -202,19 +204,19 @@ def load_streams(
     """Cut the tables into one stream per (venue, market id) of the pairs, leaving out rows from ``end_ns`` on."""
     markets = {(market.venue, market.market_id): market for pair in pairs for market in (pair.kalshi, pair.polymarket)}
     wanted = pa.array(sorted({market_id for _, market_id in markets}), pa.string())
-    quotes = _Columns(_select(data.quotes.select([*_KEYS, *_QUOTE_COLUMNS]), wanted, end_ns))
-    events = _Columns(_select(data.book_events.select([*_KEYS, *_BOOK_COLUMNS]), wanted, end_ns))
-    quote_rows, book_rows = _quote_rows(quotes.table), _book_rows(events.table)
+    quotes = _ByMarket(_select(data.quotes.select([*_KEYS, *_QUOTE_COLUMNS]), wanted, end_ns))
+    events = _ByMarket(_select(data.book_events.select([*_KEYS, *_BOOK_COLUMNS]), wanted, end_ns))
     gaps = _gaps_by_market(data.book_gaps)
     alive = _alive_by_connection(data, settings)
     streams: dict[tuple[str, str], MarketStream] = {}
     for key, market in markets.items():
-        tops = _last_of_each_instant(quote_rows.take(quotes.rows(key)))
-        books = _from_first_snapshot(book_rows.take(events.rows(key)))
+        quoted, changed = quotes.rows(key), events.rows(key)
+        tops = _last_of_each_instant(_quote_rows(quoted))
+        books = _from_first_snapshot(_book_rows(changed))
         opening = _opening_top(books)
         if opening is not None and (not tops.recv_ns.size or opening.recv_ns[0] < tops.recv_ns[0]):
             tops = _concat(opening, tops)
-        spans = _connection_spans([*quotes.connections(key), *events.connections(key)])
+        spans = _connection_spans([*_connections(quoted), *_connections(changed)])
         known_from = min([*tops.recv_ns[:1].tolist(), *books.recv_ns[:1].tolist()], default=FOREVER)
         open_gaps = _clip_gaps(gaps.get(key, []), spans)
         down, stale = _connection_doubts(spans, alive)
@@ -243,8 +245,10 @@ def fixed_point(column: pa.ChunkedArray) -> Nanos:
 
     Arrow keeps a decimal128 as 16 bytes little-endian two's complement; every value of the tables fits the low 8.
     """
-    array = column.combine_chunks()
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     words = np.frombuffer(array.buffers()[1] or b"", dtype="<i8")[0::2][array.offset : array.offset + len(array)]
+    if not array.null_count:
+        return np.ascontiguousarray(words)
     return np.where(pc.is_valid(array).to_numpy(zero_copy_only=False), words, NULL)
 
 
@@ -258,44 +262,70 @@ def _encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:
     return column.dictionary_encode().combine_chunks()
 
 
-class _Columns:
-    """A table's rows by (venue, market id), each in the recorder's order, without copying the table."""
+class _ByMarket:
+    """A table's rows by (venue, market id), each in the recorder's order.
+
+    Files are sorted by market, so that a market's rows lie in one piece, or in few, and one piece is cut out without a
+    copy: what is made of a market's rows then stays small enough for the processor's cache.
+    """
 
     def __init__(self, table: pa.Table) -> None:
-        self.table = table
-        self._recv_ns: Nanos = table["recv_ns"].to_numpy()
-        venues = _encoded(table["venue"])
-        markets = _encoded(table["market_id"])
-        connections = _encoded(table["connection_id"])
-        self._connections = connections.indices.to_numpy(zero_copy_only=False)
-        self._connection_names: list[str] = connections.dictionary.to_pylist()
+        self._table = table
+        venue_starts, venues = _runs(table["venue"])
+        market_starts, markets = _runs(table["market_id"])
+        starts = np.union1d(venue_starts, market_starts)
         count = max(len(markets.dictionary), 1)
-        codes = venues.indices.to_numpy(zero_copy_only=False) * count + markets.indices.to_numpy(zero_copy_only=False)
-        # Files are sorted by market, so a stable sort of the codes finds long runs; the order within a market is
-        # checked rather than sorted, because it nearly always holds already.
+        codes = _code_at(venue_starts, venues, starts) * count + _code_at(market_starts, markets, starts)
+        begins = np.append(np.ones(min(len(codes), 1), dtype=np.bool_), codes[1:] != codes[:-1])
+        self._starts, codes = starts[begins], codes[begins]
+        self._lengths = np.diff(np.append(self._starts, table.num_rows))
         by_market = np.argsort(codes, kind="stable")
-        present, starts = np.unique(codes[by_market], return_index=True)
-        ordinals: Nanos = table["ordinal"].to_numpy()
-        self._rows: dict[tuple[str, str], Rows] = {}
-        for code, rows in zip(present.tolist(), np.split(by_market, starts[1:]), strict=False):
-            times, order = self._recv_ns[rows], ordinals[rows]
-            rising = (times[1:] > times[:-1]) | ((times[1:] == times[:-1]) & (order[1:] > order[:-1]))
-            key = venues.dictionary[code // count].as_py(), markets.dictionary[code % count].as_py()
-            self._rows[key] = rows if rising.all() else rows[np.lexsort((order, times))]
+        present, first = np.unique(codes[by_market], return_index=True)
+        self._pieces: dict[tuple[str, str], Rows] = {
+            (venues.dictionary[code // count].as_py(), markets.dictionary[code % count].as_py()): pieces
+            for code, pieces in zip(present.tolist(), np.split(by_market, first[1:]), strict=False)
+        }
 
-    def rows(self, key: tuple[str, str]) -> "Rows":
-        """Positions of a market's rows."""
-        return self._rows.get(key, np.array([], dtype=np.intp))
+    def rows(self, key: tuple[str, str]) -> pa.Table:
+        """A market's rows."""
+        pieces = self._pieces.get(key)
+        if pieces is None:
+            return self._table.slice(0, 0)
+        starts, lengths = self._starts[pieces], self._lengths[pieces]
+        if len(pieces) == 1:
+            return _in_order(self._table.slice(starts[0], lengths[0]))
+        places = np.arange(lengths.sum()) + np.repeat(starts + lengths - np.cumsum(lengths), lengths)
+        return _in_order(self._table.take(places))
 
-    def connections(self, key: tuple[str, str]) -> list["Connection"]:
-        """Where the connection changes along a market's rows."""
-        rows = self.rows(key)
-        codes = self._connections[rows]
-        at = np.flatnonzero(np.concatenate((np.ones(min(len(rows), 1), dtype=np.bool_), codes[1:] != codes[:-1])))
-        return [
-            (recv_ns, self._connection_names[code])
-            for recv_ns, code in zip(self._recv_ns[rows[at]].tolist(), codes[at].tolist(), strict=True)
-        ]
+
+def _in_order(rows: pa.Table) -> pa.Table:
+    """One market's rows as the recorder made them, which they nearly always are already."""
+    times, order = rows["recv_ns"].to_numpy(), rows["ordinal"].to_numpy()
+    rising = (times[1:] > times[:-1]) | ((times[1:] == times[:-1]) & (order[1:] > order[:-1]))
+    return rows if rising.all() else rows.take(np.lexsort((order, times)))
+
+
+def _runs(column: pa.ChunkedArray) -> tuple["Rows", pa.DictionaryArray]:
+    """Where runs of one word begin, and the word of each; neighbouring runs may have the same."""
+    encoded = [(pc.run_end_encode(chunk, pa.int64()), len(chunk)) for chunk in column.chunks if len(chunk)]
+    starts, before = [np.empty(0, dtype=np.intp)], 0
+    for runs, length in encoded:
+        starts += [np.array([before]), before + runs.run_ends.to_numpy()[:-1]]
+        before += length
+    words = pa.concat_arrays([pa.array([], column.type), *(runs.values for runs, _ in encoded)])
+    return np.concatenate(starts), words.dictionary_encode()
+
+
+def _code_at(starts: "Rows", words: pa.DictionaryArray, places: "Rows") -> "Rows":
+    """The code of the word at each place."""
+    codes: Rows = words.indices.to_numpy().astype(np.intp)[np.searchsorted(starts, places, side="right") - 1]
+    return codes
+
+
+def _connections(rows: pa.Table) -> list["Connection"]:
+    """Where the connection changes along a market's rows."""
+    starts, words = _runs(rows["connection_id"])
+    return list(zip(rows["recv_ns"].to_numpy()[starts].tolist(), words.to_pylist(), strict=True))
 
 
 Rows = npt.NDArray[np.intp]
@@ -327,7 +357,8 @@ def _from_first_snapshot(books: BookRows) -> BookRows:
 
 def _last_of_each_instant(quotes: QuoteRows) -> QuoteRows:
     times = quotes.recv_ns
-    return quotes.take(np.flatnonzero(np.append(times[1:] != times[:-1], np.ones(min(len(times), 1), dtype=np.bool_))))
+    last = np.append(times[1:] != times[:-1], np.ones(min(len(times), 1), dtype=np.bool_))
+    return quotes if last.all() else quotes.take(np.flatnonzero(last))
 
 
 def _codes(column: pa.ChunkedArray, names: Mapping[str, int]) -> Codes:
@@ -470,13 +501,22 @@ def _alive_by_connection(data: MarketData, settings: Settings) -> dict[str, _Ali
 def _polls(data: MarketData) -> dict[str, list[int]]:
     """When each polled connection answered. One that ever pushed is no polled one: it asks by REST to resync only."""
     polls: dict[str, list[int]] = {}
-    pushed: set[str] = set()
-    for table in (data.quotes, data.book_events, data.raw_frames):
-        polled = pc.equal(table["source"], "rest")
-        pushed |= set(table["connection_id"].filter(pc.invert(polled)).unique().to_pylist())
+    received = [
+        (table, pc.equal(table["source"], "rest")) for table in (data.quotes, data.book_events, data.raw_frames)
+    ]
+    for table, polled in received:
+        if not pc.any(polled).as_py():
+            continue
         answers = table.select(["connection_id", "recv_ns"]).filter(polled)
         for row in answers.group_by("connection_id").aggregate([("recv_ns", "distinct")]).to_pylist():
             polls.setdefault(row["connection_id"], []).extend(row["recv_ns_distinct"])
+    if not polls:
+        return {}
+    pushed = {
+        name
+        for table, polled in received
+        for name in table["connection_id"].filter(pc.invert(polled)).unique().to_pylist()
+    }
     return {name: times for name, times in polls.items() if name not in pushed}
 
 

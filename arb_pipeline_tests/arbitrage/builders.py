@@ -43,6 +43,9 @@ class Fees:
         fee = sum(parts, Decimal(0))
         return fee if self.up is None else (fee / self.up).to_integral_value(ROUND_CEILING) * self.up
 
+    def received(self, price: Decimal, size: Decimal) -> Decimal:
+        return size
+
 
 def free(market: Market, at: datetime) -> FeeModel:
     """Nobody charges anything."""

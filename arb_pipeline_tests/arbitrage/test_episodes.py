@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from decimal import Decimal
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,8 @@ from arb_pipeline.arbitrage.episodes import (
     EdgeRules,
     EdgeStep,
     edge_episodes,
+    edge_pieces,
+    join,
     kaplan_meier,
 )
 
@@ -21,7 +24,8 @@ MS = 1_000_000
 def steps(*told: tuple[int, str | None]) -> list[EdgeStep[None]]:
     """(ms, edge) as steps; the net is a hundred times the edge."""
     return [
-        EdgeStep(at * MS, None if edge is None else Decimal(edge), Decimal(edge or 0) * 100, None) for at, edge in told
+        EdgeStep(at * MS, None if edge is None else Decimal(edge), Decimal(edge or 0), Decimal(edge or 0) * 100, None)
+        for at, edge in told
     ]
 
 
@@ -41,7 +45,7 @@ PLAIN = EdgeRules(merge_ns=0)
 def test_an_episode_lasts_while_the_edge_is_positive() -> None:
     (one,) = found(steps((0, "0"), (1_000, "0.01"), (3_000, "0.03"), (4_000, "0")), PLAIN)
     assert spans([one]) == [(1_000, 4_000, "edge")]
-    assert one.time_weighted_edge == Decimal("0.05") / 3
+    assert one.time_weighted_figure == Decimal("0.05") / 3
     assert one.peak.at_ns == 3_000 * MS
     assert one.best.net == 3
     assert not one.left_censored
@@ -75,7 +79,7 @@ def test_bursts_are_one_episode_whose_pauses_do_not_count() -> None:
     told = steps((0, "0"), (1_000, "0.01"), (2_000, "-0.5"), (2_500, "0.01"), (3_000, "0"))
     (one,) = found(told, EdgeRules(merge_ns=500 * MS))
     assert spans([one]) == [(1_000, 3_000, "edge")]
-    assert (one.active_ns, one.time_weighted_edge) == (1_500 * MS, Decimal("0.01"))
+    assert (one.active_ns, one.time_weighted_figure) == (1_500 * MS, Decimal("0.01"))
     assert len(found(told, EdgeRules(merge_ns=499 * MS))) == 2
 
 
@@ -130,7 +134,7 @@ def test_equals_looking_at_every_instant(
 ) -> None:
     rules = EdgeRules(Decimal(open_above), Decimal(0), merge * MS, None if hold is None else hold * MS)
     episodes = found(steps(*path), rules, (0, 70))
-    assert [(one.opened_ns // MS, one.closed_ns // MS, one.edge_time / MS) for one in episodes] == reference(
+    assert [(one.opened_ns // MS, one.closed_ns // MS, one.figure_time / MS) for one in episodes] == reference(
         path, rules, 70
     )
 
@@ -141,6 +145,20 @@ def test_the_future_changes_nothing_before_it(path: list[tuple[int, str | None]]
     whole = [one for one in found(steps(*path), rules, (0, 70)) if one.closed_ns + rules.merge_ns < cut * MS]
     told = found(steps(*[step for step in path if step[0] < cut]), rules, (0, cut))
     assert [one for one in told if one.closed_ns + rules.merge_ns < cut * MS] == whole
+
+
+@given(PATHS, st.sets(st.integers(1, 69), max_size=6), st.sampled_from([0, 2, 5]), st.sampled_from([None, 3, 8]))
+def test_however_time_is_cut_the_episodes_are_the_same(
+    path: list[tuple[int, str | None]], cuts: set[int], merge: int, hold: int | None
+) -> None:
+    rules = EdgeRules(Decimal("0.005"), Decimal(0), merge * MS, None if hold is None else hold * MS)
+    # What changes at the very instant of a cut can be told from either side only.
+    edges = [0, *sorted(cuts - {at for at, _ in path} - {at + (hold or 0) for at, _ in path}), 70]
+    pieces = [
+        piece for start, end in pairwise(edges) for piece in edge_pieces(steps(*path), start * MS, end * MS, rules)
+    ]
+    whole = found(steps(*path), rules, (0, 70))
+    assert list(join(pieces, 70 * MS, rules)) == whole
 
 
 def test_lifetimes_count_the_censored_as_long_as_they_were_seen() -> None:

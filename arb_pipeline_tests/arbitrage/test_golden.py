@@ -246,7 +246,8 @@ def check_guard(case: Case, expected: Case) -> None:
 
 def check_episodes(case: Case, expected: list[Case]) -> None:
     steps = [
-        EdgeStep(at_ms * MS, None if edge is None else Decimal(edge), Decimal(0), None) for at_ms, edge in case["edge"]
+        EdgeStep(at_ms * MS, None if edge is None else Decimal(edge), Decimal(edge or 0), Decimal(0), None)
+        for at_ms, edge in case["edge"]
     ]
     rules = EdgeRules(
         Decimal(case["open_above"]),
@@ -266,7 +267,7 @@ def check_episodes(case: Case, expected: list[Case]) -> None:
             "left_censored": one.left_censored,
         } == {name: wanted[name] for name in wanted if name not in {"peak_edge", "time_weighted_edge"}}
         assert one.peak.edge == Decimal(wanted["peak_edge"])
-        assert same(one.time_weighted_edge, wanted["time_weighted_edge"])
+        assert same(one.time_weighted_figure, wanted["time_weighted_edge"])
 
 
 def check_basis(case: Case, expected: Case) -> None:

@@ -1,12 +1,14 @@
 import json
 from dataclasses import replace
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from arb_pipeline.arbitrage.fees import FeeSource
-from arb_pipeline.arbitrage.opportunities import Evaluation, evaluate, optimum_at
+from arb_pipeline.arbitrage.opportunities import Evaluation, evaluate, joined, optimum_at
 from arb_pipeline.arbitrage.pairs import MarketData, Pair
 from arb_pipeline.model import MarketStatus, MatchStatus, Relation
 from arb_pipeline.tables import table
@@ -26,7 +28,7 @@ from arb_pipeline_tests.arbitrage.builders import (
 
 def run(tape: Tape, one: Pair | None = None, fees: FeeSource = free, **changes: object) -> Evaluation:
     found = evaluate([one or pair()], tape.data(), START, END, settings(**changes), fees)
-    for name in ("spreads", "opportunities", "rejections"):
+    for name in ("spreads", "opportunity_pieces", "opportunities", "rejections"):
         assert getattr(found, name).schema.equals(table(name).schema)
     return found
 
@@ -211,7 +213,8 @@ def test_funnel_counts_every_episode_once() -> None:
         (5, "depth", 2, 0),
         (6, "fee", 2, 0),
         (7, "rules", 2, 0),
-        (8, "arbitrage", 2, 0),
+        (8, "lasting", 2, 0),
+        (9, "arbitrage", 2, 0),
     ]
     assert found[1]["net_stopped"] == Decimal("0.38")
 
@@ -227,10 +230,68 @@ def test_sizing_of_an_instant_repeats_the_row() -> None:
     assert optimum_at(pair(), "yes_kalshi", tape.data(), row["best_at"], settings(), unknown) is None
 
 
+def test_what_lasts_less_than_a_burst_is_none() -> None:
+    tape = gap_of_three().change("polymarket", 1.4, "bid", "0.45", "0").change("polymarket", 1.4, "bid", "0.43", "0")
+    (row,) = rows(tape)
+    assert (row["accepted"], json.loads(row["reasons"])) == (False, ["burst"])
+    (told,) = rows(tape, burst_ms=400)
+    assert told["accepted"]
+
+
+def test_updates_of_one_burst_do_not_split_an_episode() -> None:
+    tape = gap_of_three().change("polymarket", 5, "bid", "0.45", "0").change("polymarket", 5, "bid", "0.43", "0")
+    tape.change("polymarket", 5.3, "bid", "0.44", "10")
+    (row,) = rows(tape)
+    assert (row["opened_at"], row["active_ns"]) == (when(1), (3_600 - 1) * 1_000_000_000 - 300_000_000)
+    assert [one["opened_at"] for one in rows(tape, burst_ms=200)] == [when(1), when(5.3)]
+
+
+def test_an_implication_pays_one_way_only() -> None:
+    implied = replace(pair(), relation=Relation.POLYMARKET_IMPLIES_KALSHI)
+    (row,) = rows(gap_of_three(), implied)
+    assert (row["kind"], row["direction"], row["accepted"]) == ("implication", "yes_kalshi", True)
+    (other,) = rows(gap_of_three(), replace(pair(), relation=Relation.KALSHI_IMPLIES_POLYMARKET))
+    assert json.loads(other["reasons"]) == ["relation:kalshi_implies_polymarket"]
+
+
+def test_of_exclusive_questions_no_of_both_is_bought() -> None:
+    tape = both().snapshot("kalshi", 1, [("0.60", "9")], [("0.70", "9")])
+    tape.snapshot("polymarket", 1, [("0.55", "20")], [("0.65", "20")])
+    (row,) = rows(tape, replace(pair(), relation=Relation.EXCLUSIVE))
+    assert (row["kind"], row["accepted"], row["size"]) == ("exclusive", True, Decimal(9))
+    assert (row["kalshi_limit"], row["polymarket_limit"], row["net"]) == (
+        Decimal("0.40"),
+        Decimal("0.45"),
+        Decimal("1.35"),
+    )
+
+
+def test_other_sizes_than_the_best() -> None:
+    (row,) = rows(gap_of_three(), kalshi_balance_usd=2.0, polymarket_balance_usd=1_000.0)
+    # 9 at 0.42 + 0.55, then 11 at 0.44 + 0.55, then at 0.44 + 0.57: a loss.
+    assert (row["top_size"], row["net_top"], row["size"]) == (Decimal(9), Decimal("0.27"), Decimal(20))
+    assert (row["net_100"], row["net_5000"]) == (Decimal("0.19"), Decimal("0.19")), "the whole depth of 39"
+    assert (row["size_at_balances"], row["net_at_balances"]) == (Decimal(4), Decimal("0.12"))
+    assert row["smallest_size"] == 1
+    assert row["days"] == pytest.approx(10 - 1 / 86_400)
+
+
+def test_hours_are_joined_as_if_time_had_not_been_cut() -> None:
+    tape = gap_of_three().change("kalshi", 11, "ask", "0.41", "4").gap("polymarket", 30, 32)
+    tape.change("kalshi", 41, "ask", "0.41", "0").change("polymarket", 50, "bid", "0.46", "7")
+    data, chosen = tape.data(), settings()
+    whole = evaluate([pair()], data, START, END, chosen, free).opportunities
+    assert whole.num_rows == 3
+    for cuts in ([when(20)], [when(31), when(45)], [when(second) for second in range(5, 60, 7)]):
+        edges = [START, *cuts, END]
+        pieces = [evaluate([pair()], data, *edge, chosen, free).opportunity_pieces for edge in pairwise(edges)]
+        assert joined(pa.concat_tables(pieces), END, chosen).equals(whole)
+
+
 def test_nothing_to_evaluate() -> None:
     found = evaluate([], MarketData(), START, END, settings(), free)
     assert (found.spreads.num_rows, found.opportunities.num_rows) == (0, 0)
-    assert [row["candidates"] for row in found.rejections.to_pylist()] == [0] * 8
+    assert [row["candidates"] for row in found.rejections.to_pylist()] == [0] * 9
 
 
 def test_bad_arguments_are_named() -> None:
