@@ -1,56 +1,60 @@
-"""Proposes pairs of markets that ask the same, with reasons, and keeps the look-alikes that it refused.
+"""Pairs markets that ask the same, with reasons, and keeps the look-alikes that it refused.
 
-Candidates come from text similarity and exact keys, typed facts veto, additive weights rank, and each market gets at
-most one partner. Nothing computed is approved: a proposal waits for review until a person decides.
+Candidates come from text similarity and exact keys, typed facts decide how two questions relate, additive weights rank,
+and each market gets at most one partner. A pair of which nothing is left open is accepted by itself (``auto``), any
+other waits for a person. One question that implies another is a relation of its own, never a pair.
 """
 
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, time
-from decimal import Decimal
+from datetime import datetime
+from itertools import count
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from arb_pipeline import tables
 from arb_pipeline.matching import vetoes
-from arb_pipeline.matching.candidates import Candidate, document, find_candidates
-from arb_pipeline.matching.numbers import Interval
+from arb_pipeline.matching.acceptance import alarms, blockers
+from arb_pipeline.matching.alignment import EventAlignment, align_events, exhaustiveness
+from arb_pipeline.matching.assignment import assign
+from arb_pipeline.matching.candidates import Candidate, Document, document, find_candidates
+from arb_pipeline.matching.explanation import comparison_line
+from arb_pipeline.matching.families import family_named, propositions
 from arb_pipeline.matching.overrides import Decision, Overrides
 from arb_pipeline.matching.overrides import Verdict as Decided
-from arb_pipeline.matching.slots import Fact, Proposition, is_placeholder, propositions
+from arb_pipeline.matching.relations import IMPLICATIONS, MIN_SCORE, SAME, relate
+from arb_pipeline.matching.rules import RulesDiff, compare_rules
+from arb_pipeline.matching.slots import Proposition, Slots, is_placeholder
 from arb_pipeline.matching.text import words
-from arb_pipeline.matching.vetoes import Comparison, Verdict
+from arb_pipeline.matching.vetoes import Verdict
 from arb_pipeline.model import Event, Market, MatchStatus, Relation, rules_digest
 
-__all__ = ["MATCHER_VERSION", "Judgement", "Match", "MatchResult", "judge", "match"]
+__all__ = ["MATCHER_VERSION", "MIN_SCORE", "Judgement", "Match", "MatchResult", "Memory", "judge", "match"]
 
-MATCHER_VERSION = "generic-1"
+MATCHER_VERSION = "families-2"
 """Rises with every change that may change a match."""
 
-MIN_SCORE = 5.0
-"""Weight of evidence below which a pair without a veto is still not proposed."""
-
 _COSINE_WEIGHT = 0.2
+_ALIGNED_WEIGHT = 0.25
+_STRAIGHT_WEIGHT = 0.05
 _LOOK_ALIKES = 3
 _MIN_LOOK_ALIKE = 0.3
 _RIVALS = 3
-_NOT_AN_EDGE = -1e6
+_IMPLIED = 5
 
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """A market with its event and what it says."""
+    """A market with its event, what it says, what it is found by, and the number of its content in a memory."""
 
     event: Event
     market: Market
     propositions: tuple[Proposition, ...]
+    document: Document
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,11 @@ class Judgement:
 
     Attributes:
         polymarket_yes_index: the Polymarket outcome that Kalshi's YES corresponds to.
-        relation: equivalent or inverted where proposed, else related or different.
-        reasons: why it is not proposed; empty where it is.
+        relation: of Kalshi's YES to Polymarket's first outcome.
+        family: the kind of question that both are, empty where they are of two kinds or of none that is known.
+        reasons: why it is not the same question; empty where it is.
+        rules: the comparison of the rules texts, None where nothing is proposed.
+        blockers: what keeps the pair from being accepted without a person.
     """
 
     polymarket_yes_index: int
@@ -69,11 +76,18 @@ class Judgement:
     verdict: Verdict
     family: str
     reasons: tuple[str, ...]
+    rules: RulesDiff | None = None
+    blockers: tuple[str, ...] = ()
 
     @property
     def proposed(self) -> bool:
-        """Whether the facts propose the pair."""
-        return not self.reasons
+        """Whether the facts propose the pair as one question."""
+        return self.relation in SAME
+
+    @property
+    def implied(self) -> bool:
+        """Whether one of the two questions implies the other."""
+        return self.relation in IMPLICATIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +114,13 @@ class MatchResult:
 
     Attributes:
         absent: decisions whose market is in neither catalogue, so that no row stands for them.
+        events: events of the two venues that are about one occasion.
     """
 
     matches: tuple[Match, ...]
     at: datetime
     absent: tuple[Decision, ...] = ()
+    events: tuple[EventAlignment, ...] = ()
 
     def matches_table(self) -> pa.Table:
         """Rows of ``market_matches``."""
@@ -162,13 +178,87 @@ class _Edge:
     judgement: Judgement
     score: float
 
+    @property
+    def pair(self) -> tuple[int, int]:
+        """Positions of the two markets."""
+        return self.candidate.kalshi, self.candidate.polymarket
+
+
+class Memory:
+    """What was read and judged before, so that a next run costs what is new or changed.
+
+    Keyed by content: a market or event of which anything changed is read anew, so a run with a memory gives the same
+    as a run without. What the last run did not use is forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._listed: dict[_Content, _Listed] = {}
+        self._judged: dict[tuple[int, int], Judgement] = {}
+        self._used_listed: dict[_Content, _Listed] = {}
+        self._used_judged: dict[tuple[int, int], Judgement] = {}
+        self._numbers = count(1)
+        self.read = 0
+        self.compared = 0
+
+    def begin(self) -> None:
+        """Start a run: forget what the last one did not use."""
+        self._listed, self._used_listed = self._used_listed, {}
+        self._judged, self._used_judged = self._used_judged, {}
+        self.read = self.compared = 0
+
+    def listed(self, event: Event, market: Market) -> _Listed:
+        """The market as read, now or before."""
+        content = *_event_content(event), *_market_content(market)
+        found = self._listed.get(content)
+        if found is None:
+            found = _listed(event, market, next(self._numbers))
+            self.read += 1
+        elif found.market is not market:
+            found = replace(found, event=event, market=market)
+        self._used_listed[content] = found
+        return found
+
+    def judged(self, kalshi: _Listed, polymarket: _Listed) -> Judgement:
+        """The pair as judged, now or before."""
+        pair = kalshi.number, polymarket.number
+        found = self._judged.get(pair)
+        if found is None:
+            found = _judge(kalshi, polymarket)
+            self.compared += 1
+        self._used_judged[pair] = found
+        return found
+
+
+_Content = tuple[object, ...]
+
+
+def _market_content(market: Market) -> _Content:
+    """What a judgement rests on; prices and volumes change all the time and decide nothing."""
+    return (
+        market.market_id, market.title, market.yes_title, market.outcomes, market.rules, repr(market.strike),
+        market.occurrence_at, market.expected_expiration_at, market.close_at, market.created_at, market.open_at,
+    )  # fmt: skip
+
+
+def _event_content(event: Event) -> _Content:
+    answers = tuple((market.market_id, market.yes_title) for market in event.markets)
+    return (
+        event.event_id, event.title, event.sub_title, event.mutually_exclusive, event.start_at, event.end_at, answers,
+    )  # fmt: skip
+
 
 def judge(kalshi_event: Event, kalshi: Market, polymarket_event: Event, polymarket: Market) -> Judgement:
     """Compare two markets by their facts, apart from any other market."""
     return _judge(_listed(kalshi_event, kalshi), _listed(polymarket_event, polymarket))
 
 
-def match(kalshi: Sequence[Event], polymarket: Sequence[Event], overrides: Overrides, at: datetime) -> MatchResult:
+def match(
+    kalshi: Sequence[Event],
+    polymarket: Sequence[Event],
+    overrides: Overrides,
+    at: datetime,
+    memory: Memory | None = None,
+) -> MatchResult:
     """Pair the markets of two catalogues.
 
     Args:
@@ -176,13 +266,17 @@ def match(kalshi: Sequence[Event], polymarket: Sequence[Event], overrides: Overr
         polymarket: Polymarket's, likewise.
         overrides: people's decisions; they stand whatever the facts say, as long as both rules texts are unchanged.
         at: when the result becomes known; it dates every row.
+        memory: of earlier runs; the result is the same with and without.
 
     Returns:
-        Decided pairs, proposed pairs in status ``review``, and the nearest refused look-alikes in status
-        ``rejected`` with their reasons. The same catalogues give the same result in any order.
+        Decided pairs, pairs accepted in status ``auto`` or proposed in status ``review``, implications in status
+        ``review``, and the nearest refused look-alikes in status ``rejected`` with their reasons. The same catalogues
+        give the same result in any order.
     """
-    left, right = _universe(kalshi), _universe(polymarket)
-    decided, absent = _decided(left, right, overrides)
+    memory = memory or Memory()
+    memory.begin()
+    left, right = _universe(kalshi, memory), _universe(polymarket, memory)
+    decided, absent = _decided(left, right, overrides, memory)
     pinned = {
         market_id for item in decided if item.status is not MatchStatus.REFUSED
         for market_id in (item.kalshi_market_id, item.polymarket_market_id)
@@ -190,34 +284,50 @@ def match(kalshi: Sequence[Event], polymarket: Sequence[Event], overrides: Overr
     refused = {(item.kalshi_market_id, item.polymarket_market_id) for item in decided}
     free_left = [item for item in left.values() if item.market.market_id not in pinned]
     free_right = [item for item in right.values() if item.market.market_id not in pinned]
-    edges = _edges(free_left, free_right, refused)
-    chosen = _assign([edge for edge in edges if edge.judgement.proposed])
-    proposed, look_alikes = _statements(free_left, free_right, edges, chosen)
-    rows = sorted(
-        (*decided, *proposed, *look_alikes), key=lambda item: (item.kalshi_market_id, item.polymarket_market_id)
+    edges = _edges(free_left, free_right, refused, memory)
+    weights = {edge.pair: edge.score for edge in edges if edge.judgement.proposed}
+    occasions = align_events(
+        [item.event.event_id for item in free_left], [item.event.event_id for item in free_right], weights
     )
-    return MatchResult(tuple(rows), at, absent)
+    inside = {
+        (row, column)
+        for row, column in weights
+        if occasions.get(free_left[row].event.event_id, ("", 0))[0] == free_right[column].event.event_id
+    }
+    # Among equals the market of the event that is about the same occasion is the partner, and of a contest's two sides
+    # the one that Polymarket lists first.
+    straight = {edge.pair for edge in edges if not edge.judgement.polymarket_yes_index}
+    chosen = assign(
+        {
+            pair: weight + _ALIGNED_WEIGHT * (pair in inside) + _STRAIGHT_WEIGHT * (pair in straight)
+            for pair, weight in weights.items()
+        }
+    )
+    proposed, others = _statements(free_left, free_right, edges, chosen)
+    rows = sorted((*decided, *proposed, *others), key=lambda item: (item.kalshi_market_id, item.polymarket_market_id))
+    return MatchResult(tuple(rows), at, absent, _alignments(free_left, free_right, chosen))
 
 
 # --- steps --------------------------------------------------------------------------------------------------
 
 
-def _listed(event: Event, market: Market) -> _Listed:
-    return _Listed(event, market, propositions(event, market))
+def _listed(event: Event, market: Market, number: int = 0) -> _Listed:
+    found = propositions(event, market)
+    return _Listed(event, market, found, document(event, market, found), number)
 
 
-def _universe(events: Sequence[Event]) -> dict[str, _Listed]:
+def _universe(events: Sequence[Event], memory: Memory) -> dict[str, _Listed]:
     """Markets by id in the order of their ids; placeholders and second mentions left out."""
     markets: dict[str, tuple[Event, Market]] = {}
     for event in sorted(events, key=lambda event: event.event_id):
         for market in event.markets:
             if not is_placeholder(market):
                 markets.setdefault(market.market_id, (event, market))
-    return {market_id: _listed(*markets[market_id]) for market_id in sorted(markets)}
+    return {market_id: memory.listed(*markets[market_id]) for market_id in sorted(markets)}
 
 
 def _decided(
-    left: Mapping[str, _Listed], right: Mapping[str, _Listed], overrides: Overrides
+    left: Mapping[str, _Listed], right: Mapping[str, _Listed], overrides: Overrides, memory: Memory
 ) -> tuple[list[Match], tuple[Decision, ...]]:
     rows: list[Match] = []
     absent: list[Decision] = []
@@ -226,12 +336,11 @@ def _decided(
         if kalshi is None or polymarket is None:
             absent.append(decision)
             continue
-        rows.append(_decided_row(decision, kalshi, polymarket))
+        rows.append(_decided_row(decision, kalshi, polymarket, memory.judged(kalshi, polymarket)))
     return rows, tuple(absent)
 
 
-def _decided_row(decision: Decision, kalshi: _Listed, polymarket: _Listed) -> Match:
-    judgement = _judge(kalshi, polymarket)
+def _decided_row(decision: Decision, kalshi: _Listed, polymarket: _Listed, judgement: Judgement) -> Match:
     hashes = decision.rules_sha256
     changed = [
         venue
@@ -265,11 +374,10 @@ def _decided_row(decision: Decision, kalshi: _Listed, polymarket: _Listed) -> Ma
     )
 
 
-def _edges(left: Sequence[_Listed], right: Sequence[_Listed], refused: set[tuple[str, str]]) -> list[_Edge]:
-    candidates = find_candidates(
-        [document(item.event, item.market, item.propositions) for item in left],
-        [document(item.event, item.market, item.propositions) for item in right],
-    )
+def _edges(
+    left: Sequence[_Listed], right: Sequence[_Listed], refused: set[tuple[str, str]], memory: Memory
+) -> list[_Edge]:
+    candidates = find_candidates([item.document for item in left], [item.document for item in right])
     edges: list[_Edge] = []
     look_alikes: Counter[int] = Counter()
     for candidate in candidates:
@@ -281,7 +389,7 @@ def _edges(left: Sequence[_Listed], right: Sequence[_Listed], refused: set[tuple
             if look_alikes[candidate.kalshi] >= _LOOK_ALIKES:
                 continue
             look_alikes[candidate.kalshi] += 1
-        judgement = _judge(kalshi, polymarket)
+        judgement = memory.judged(kalshi, polymarket)
         edges.append(_Edge(candidate, judgement, judgement.score + _COSINE_WEIGHT * candidate.cosine))
     return edges
 
@@ -294,28 +402,34 @@ def _ruled_out(kalshi: _Listed, polymarket: _Listed) -> bool:
 def _judge(kalshi: _Listed, polymarket: _Listed) -> Judgement:
     """The best reading over the Polymarket outcomes: each is a proposition of its own."""
     two_way = _two_way(kalshi.event, polymarket.event)
-    best: Judgement | None = None
+    slots = kalshi.propositions[0].slots
+    best: tuple[Judgement, Slots] | None = None
     for proposition in polymarket.propositions:
-        slots = kalshi.propositions[0].slots
         verdict = vetoes.compare(slots, proposition.slots, two_way=two_way)
         index = proposition.index ^ int(verdict.complement)
-        reasons = verdict.vetoes
-        if not reasons and verdict.score < MIN_SCORE:
-            reasons = (f"evidence: weight {verdict.score:.2f} is below {MIN_SCORE:.2f}",)
-        if reasons:
-            relation = Relation.RELATED if verdict.same_topic else Relation.DIFFERENT
-        else:
-            relation = Relation.INVERTED if index else Relation.EQUIVALENT
+        relation, reasons = relate(verdict, slots, proposition.slots, index)
         family = slots.family if slots.family == proposition.slots.family else ""
         judgement = Judgement(index, relation, verdict.score, verdict, family, reasons)
-        if best is None or _preference(judgement) > _preference(best):
-            best = judgement
+        if best is None or _preference(judgement) > _preference(best[0]):
+            best = judgement, proposition.slots
     assert best is not None
-    return best
+    return _with_rules(kalshi.market, polymarket.market, slots, best[1], best[0])
 
 
-def _preference(judgement: Judgement) -> tuple[bool, bool, float]:
-    return judgement.proposed, not judgement.verdict.vetoes, judgement.score
+def _with_rules(kalshi: Market, polymarket: Market, first: Slots, second: Slots, judgement: Judgement) -> Judgement:
+    if not judgement.proposed and not judgement.implied:
+        return judgement
+    contests = (family_named(slots.family) for slots in (first, second))
+    contest = first.game is not None or second.game is not None or any(one and one.contest for one in contests)
+    diff = compare_rules(kalshi, polymarket, first, second, contest=contest)
+    if not judgement.proposed:
+        return replace(judgement, rules=diff)
+    found = blockers((kalshi, polymarket), (first, second), judgement.verdict, diff)
+    return replace(judgement, rules=diff, blockers=found)
+
+
+def _preference(judgement: Judgement) -> tuple[bool, bool, bool, float]:
+    return judgement.proposed, judgement.implied, not judgement.verdict.vetoes, judgement.score
 
 
 def _two_way(kalshi: Event, polymarket: Event) -> bool:
@@ -326,37 +440,28 @@ def _two_way(kalshi: Event, polymarket: Event) -> bool:
     return not any({"draw", "tie"} & words(text) for text in (kalshi.title, polymarket.title, *answers))
 
 
-def _assign(edges: Sequence[_Edge]) -> set[tuple[int, int]]:
-    """One partner a market: the assignment of greatest total score, component by component."""
-    if not edges:
-        return set()
-    rows = sorted({edge.candidate.kalshi for edge in edges})
-    columns = sorted({edge.candidate.polymarket for edge in edges})
-    row_of = {value: position for position, value in enumerate(rows)}
-    column_of = {value: position + len(rows) for position, value in enumerate(columns)}
-    size = len(rows) + len(columns)
-    ends = [(row_of[edge.candidate.kalshi], column_of[edge.candidate.polymarket]) for edge in edges]
-    first, second = np.array(ends, dtype=np.intp).T
-    graph = coo_matrix((np.ones(len(ends)), (first, second)), shape=(size, size))
-    _, labels = connected_components(graph, directed=False)
-    components: dict[int, list[_Edge]] = defaultdict(list)
-    for edge, (row, _) in zip(edges, ends, strict=True):
-        components[int(labels[row])].append(edge)
-    return {pair for component in components.values() for pair in _assign_component(component)}
-
-
-def _assign_component(edges: Sequence[_Edge]) -> set[tuple[int, int]]:
-    if len(edges) == 1:
-        return {(edges[0].candidate.kalshi, edges[0].candidate.polymarket)}
-    rows = sorted({edge.candidate.kalshi for edge in edges})
-    columns = sorted({edge.candidate.polymarket for edge in edges})
-    # One more column a row stands for "no partner", so that nobody is forced into a pair that is no edge.
-    weights = np.full((len(rows), len(columns) + len(rows)), _NOT_AN_EDGE)
-    weights[:, len(columns) :] = 0.0
-    for edge in edges:
-        weights[rows.index(edge.candidate.kalshi), columns.index(edge.candidate.polymarket)] = edge.score
-    taken = linear_sum_assignment(weights, maximize=True)
-    return {(rows[int(row)], columns[int(column)]) for row, column in zip(*taken, strict=True) if column < len(columns)}
+def _alignments(
+    left: Sequence[_Listed], right: Sequence[_Listed], chosen: set[tuple[int, int]]
+) -> tuple[EventAlignment, ...]:
+    """Pairs of events with their answers side by side, as the chosen pairs of markets join them."""
+    joined = Counter((left[row].event.event_id, right[column].event.event_id) for row, column in chosen)
+    groups: tuple[dict[str, list[_Listed]], dict[str, list[_Listed]]] = (defaultdict(list), defaultdict(list))
+    for side, group in zip((left, right), groups, strict=True):
+        for item in side:
+            group[item.event.event_id].append(item)
+    found = []
+    for (first, second), pairs in sorted(joined.items()):
+        ours, theirs = groups[0][first], groups[1][second]
+        if len(ours) < 2 or len(theirs) < 2:
+            continue
+        found.append(
+            EventAlignment(
+                first, second, pairs, len(ours) - pairs, len(theirs) - pairs,
+                exhaustiveness(ours[0].event, [item.propositions[0] for item in ours]),
+                exhaustiveness(theirs[0].event, [item.propositions[0] for item in theirs]),
+            )
+        )  # fmt: skip
+    return tuple(found)
 
 
 def _statements(
@@ -369,19 +474,31 @@ def _statements(
         if edge.judgement.proposed:
             by_right[edge.candidate.polymarket].append(edge)
     proposed: list[Match] = []
-    look_alikes: list[Match] = []
-    for position, own in by_left.items():
-        partner = next((edge for edge in own if (position, edge.candidate.polymarket) in chosen), None)
+    others: list[Match] = []
+    for own in by_left.values():
+        partner = next((edge for edge in own if edge.pair in chosen), None)
         if partner is not None:
             rivals = [
                 edge
                 for edge in (*own, *by_right[partner.candidate.polymarket])
-                if edge.judgement.proposed and edge is not partner
+                if edge.judgement.proposed and edge is not partner and not _other_side(left, edge, partner)
             ]
             proposed.append(_proposed_row(left, right, partner, rivals))
-        others = [edge for edge in own if edge is not partner and _looks_alike(edge)]
-        look_alikes.extend(_refused_row(left, right, edge) for edge in others[:_LOOK_ALIKES])
-    return proposed, look_alikes
+        implied = sorted((edge for edge in own if edge.judgement.implied), key=lambda edge: -edge.score)[:_IMPLIED]
+        others.extend(_implied_row(left, right, edge) for edge in implied)
+        alike = [edge for edge in own if edge is not partner and edge not in implied and _looks_alike(edge)]
+        others.extend(_refused_row(left, right, edge) for edge in alike[:_LOOK_ALIKES])
+    return proposed, others
+
+
+def _other_side(left: Sequence[_Listed], edge: _Edge, partner: _Edge) -> bool:
+    """Whether an edge says the same of a contest from its other side, which is no rival."""
+    ours, theirs = left[edge.candidate.kalshi].event, left[partner.candidate.kalshi].event
+    return (
+        edge.candidate.polymarket == partner.candidate.polymarket
+        and ours.event_id == theirs.event_id
+        and edge.judgement.polymarket_yes_index != partner.judgement.polymarket_yes_index
+    )
 
 
 def _looks_alike(edge: _Edge) -> bool:
@@ -390,12 +507,15 @@ def _looks_alike(edge: _Edge) -> bool:
 
 def _proposed_row(left: Sequence[_Listed], right: Sequence[_Listed], edge: _Edge, rivals: Sequence[_Edge]) -> Match:
     kalshi, polymarket = left[edge.candidate.kalshi], right[edge.candidate.polymarket]
-    best = sorted(rivals, key=lambda rival: (-rival.score, rival.candidate.kalshi, rival.candidate.polymarket))
+    best = sorted(rivals, key=lambda rival: (-rival.score, *rival.pair))
     margin = edge.score - best[0].score if best else None
     caveats = list(edge.judgement.verdict.caveats)
+    open_points = list(edge.judgement.blockers)
     if margin is not None and margin <= 0:
         caveats.append("ambiguous: another pair of these markets scores as high")
+        open_points.append("assignment: another pair of these markets scores as high")
     explanation = _explanation(kalshi, polymarket, edge.judgement, caveats) | {
+        "open": open_points,
         "rank": edge.candidate.rank,
         "cosine": round(edge.candidate.cosine, 4),
         "margin": None if margin is None else round(margin, 4),
@@ -408,7 +528,16 @@ def _proposed_row(left: Sequence[_Listed], right: Sequence[_Listed], edge: _Edge
             for rival in best[:_RIVALS]
         ],
     }
-    return _row(kalshi, polymarket, edge, explanation)
+    return _row((kalshi, polymarket), edge, explanation, MatchStatus.REVIEW if open_points else MatchStatus.AUTO)
+
+
+def _implied_row(left: Sequence[_Listed], right: Sequence[_Listed], edge: _Edge) -> Match:
+    kalshi, polymarket = left[edge.candidate.kalshi], right[edge.candidate.polymarket]
+    explanation = _explanation(kalshi, polymarket, edge.judgement, edge.judgement.verdict.caveats) | {
+        "rank": edge.candidate.rank,
+        "cosine": round(edge.candidate.cosine, 4),
+    }
+    return _row((kalshi, polymarket), edge, explanation, MatchStatus.REVIEW, edge.judgement.reasons)
 
 
 def _refused_row(left: Sequence[_Listed], right: Sequence[_Listed], edge: _Edge) -> Match:
@@ -421,18 +550,24 @@ def _refused_row(left: Sequence[_Listed], right: Sequence[_Listed], edge: _Edge)
         "rank": edge.candidate.rank,
         "cosine": round(edge.candidate.cosine, 4),
     }
-    return _row(kalshi, polymarket, replace(edge, judgement=judgement), explanation, reasons)
+    refused = replace(edge, judgement=judgement)
+    return _row((kalshi, polymarket), refused, explanation, MatchStatus.REJECTED, reasons)
 
 
 def _row(
-    kalshi: _Listed, polymarket: _Listed, edge: _Edge, explanation: Mapping[str, Any], reasons: tuple[str, ...] = ()
+    sides: tuple[_Listed, _Listed],
+    edge: _Edge,
+    explanation: Mapping[str, Any],
+    status: MatchStatus,
+    reasons: tuple[str, ...] = (),
 ) -> Match:
+    kalshi, polymarket = sides
     return Match(
         kalshi_market_id=kalshi.market.market_id,
         polymarket_market_id=polymarket.market.market_id,
         polymarket_yes_index=edge.judgement.polymarket_yes_index,
         relation=edge.judgement.relation,
-        status=MatchStatus.REJECTED if reasons else MatchStatus.REVIEW,
+        status=status,
         score=round(edge.score, 6),
         family=edge.judgement.family,
         vetoes=reasons,
@@ -446,40 +581,28 @@ def _row(
 
 
 def _explanation(kalshi: _Listed, polymarket: _Listed, judgement: Judgement, caveats: Sequence[str]) -> dict[str, Any]:
+    told = alarms(kalshi.market, polymarket.market, inverted=judgement.polymarket_yes_index == 1)
     return {
         "matcher": MATCHER_VERSION,
+        "family": judgement.family,
         "score": round(judgement.score, 4),
-        "slots": [_line(comparison) for comparison in judgement.verdict.comparisons],
+        "slots": [comparison_line(comparison) for comparison in judgement.verdict.comparisons],
         "caveats": list(caveats),
         "rules": {"kalshi": _digest(kalshi.market), "polymarket": _digest(polymarket.market)},
+        **({"alarms": list(told)} if told and judgement.proposed else {}),
+        **(_told_rules(judgement.rules) if judgement.rules is not None else {}),
     }
 
 
-def _line(comparison: Comparison) -> dict[str, Any]:
+def _told_rules(diff: RulesDiff) -> dict[str, Any]:
+    """The comparison of the rules texts, and what YES pays in exceptional states, in the form that decisions have."""
+    states = diff.void_states
     return {
-        "slot": comparison.slot,
-        "kalshi": _side(comparison.kalshi),
-        "polymarket": _side(comparison.polymarket),
-        "result": comparison.outcome.value,
-        "weight": comparison.weight,
-        **({"reason": comparison.reason} if comparison.reason else {}),
+        "terms": diff.as_json()["fields"],
+        "void_states": None
+        if states is None
+        else {name: {"kalshi": str(kalshi), "polymarket": str(other)} for name, (kalshi, other) in states.items()},
     }
-
-
-def _side(fact: Fact[Any] | None) -> dict[str, str] | None:
-    return None if fact is None else {"value": _shown(fact.value), "source": fact.source, "text": fact.text}
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, frozenset):
-        return ", ".join(sorted(_shown(item) for item in value))
-    if isinstance(value, tuple):
-        return " ".join(_shown(item) for item in value)
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
-    if isinstance(value, Decimal | Interval):
-        return str(value)
-    return "" if value is None else str(value)
 
 
 def _json(value: object) -> str:

@@ -100,6 +100,23 @@ class Interval:
         """Whether the ends are the same numbers, whatever their inclusion."""
         return (self.low, self.high) == (other.low, other.high)
 
+    def within(self, other: "Interval") -> bool:
+        """Whether every value of this one belongs to the other, ends and their inclusion counted exactly."""
+        return _above(self, other) and _above(_mirrored(self), _mirrored(other))
+
+    def disjoint(self, other: "Interval") -> bool:
+        """Whether no value belongs to both."""
+        return _beyond(self, other) or _beyond(other, self)
+
+    def adjoins(self, other: "Interval") -> bool:
+        """Whether this one ends exactly where the other begins: no value between them, none in both."""
+        if self.high is None or other.low is None:
+            return False
+        step = Decimal(1) if self.unit in _WHOLE_UNITS else None
+        if self.high == other.low:
+            return self.high_closed != other.low_closed
+        return step is not None and self.high_closed and other.low_closed and other.low - self.high == step
+
     def __str__(self) -> str:
         if self.low is not None and self.low == self.high:
             return f"= {self.low} {self.unit}".rstrip()
@@ -195,6 +212,28 @@ def _interval(kind: str, quantity: Quantity) -> Interval:
     if kind in {"le", "lt", "touch_down"}:
         return Interval(None, value, low_closed=False, high_closed=kind != "lt", unit=unit, touch=kind == "touch_down")
     return Interval(value, value, low_closed=True, high_closed=True, unit=unit)
+
+
+def _mirrored(interval: Interval) -> Interval:
+    low = None if interval.high is None else -interval.high
+    high = None if interval.low is None else -interval.low
+    return Interval(low, high, interval.high_closed, interval.low_closed, interval.unit)
+
+
+def _above(inner: Interval, outer: Interval) -> bool:
+    """Whether the lower end of ``inner`` does not go below that of ``outer``."""
+    if outer.low is None:
+        return True
+    if inner.low is None or inner.low < outer.low:
+        return False
+    return inner.low > outer.low or outer.low_closed or not inner.low_closed
+
+
+def _beyond(first: Interval, second: Interval) -> bool:
+    """Whether all of ``first`` lies above all of ``second``."""
+    if first.low is None or second.high is None or first.low < second.high:
+        return False
+    return first.low > second.high or not (first.low_closed and second.high_closed)
 
 
 def _ends_in_99(value: Decimal | None) -> bool:

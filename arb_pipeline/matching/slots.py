@@ -1,16 +1,19 @@
 """Typed facts of a market: what its YES says, in slots that two markets can be compared by.
 
-One parser per family of questions may know more; the generic reading here is the fallback for every market. Facts come
-from venue metadata first, then the rules' deciding sentence, then the titles; each keeps where it was read.
+The generic reading here serves every market; the parsers in ``families`` know more of their kinds of questions. Facts
+come from venue metadata first, then the rules' deciding sentence, then the titles; each keeps where it was read.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
+
+import msgspec
 
 from arb_pipeline.matching import vocabulary
 from arb_pipeline.matching.dates import (
@@ -22,16 +25,14 @@ from arb_pipeline.matching.dates import (
     time_of_day,
 )
 from arb_pipeline.matching.numbers import Interval, bare_numbers, interval_of, on_grid
-from arb_pipeline.matching.text import Token, deciding_sentence, fold, normalise, tokenise, words
+from arb_pipeline.matching.text import deciding_sentence, fold, normalise, tokenise, words
 from arb_pipeline.matching.vocabulary import Action, Choices
 from arb_pipeline.model import Event, Market
 
 __all__ = [
-    "PARSERS",
     "Direction",
     "Fact",
     "Observation",
-    "Parser",
     "Proposition",
     "Slots",
     "is_placeholder",
@@ -62,8 +63,7 @@ class Observation(StrEnum):
     SEQUENCE = "sequence"
 
 
-@dataclass(frozen=True, slots=True)
-class Fact(Generic[T]):
+class Fact(msgspec.Struct, Generic[T], frozen=True, gc=False):
     """A value with the field that it was read from and the words that say it."""
 
     value: T
@@ -71,17 +71,24 @@ class Fact(Generic[T]):
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Slots:
+class Slots(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Typed facts of one proposition; None is unknown.
 
     Attributes:
         family: the parser that read them, empty for the generic reading.
+        ways: how many results a contest can have: ``two-way``, or ``three-way`` where a draw is one of them.
+        place: the states or countries that an election or a statistic belongs to.
+        death: whether leaving office by death counts, ``counts`` or ``excluded``.
+        actor: who does it, as the title puts it right before the verb; ``be`` in front where it is done to them.
+        ordinal: the place in an order of size, ``first`` for the largest.
+        quarter: the quarter of a year that a statistic or a report is of, ``Q1`` to ``Q4``.
+        duration: how long something has to last or to be for, ``any`` where any length will do.
         topic: words that no other slot reads, names and common words alike.
         numbers: values outside ``interval``: districts, counts, ranks.
         game: the two sides of a contest, each as its tokens.
-        coordinated: names listed together ("X, Y and Z").
+        coordinated: names listed together ("X, Y and Z"); ``any_of`` where one of them is enough ("X, Y or Z").
         context: every text of the market, rules included: what a topic word may be found in.
+        rules: the rules text alone.
         incomplete: a date is named whose year nothing tells, so that no pair of it can be called equivalent.
     """
 
@@ -115,21 +122,30 @@ class Slots:
     asset: Fact[str] | None = None
     station: Fact[frozenset[str]] | None = None
     award: Fact[tuple[str, ...]] | None = None
+    ways: Fact[str] | None = None
+    place: Fact[frozenset[str]] | None = None
+    death: Fact[str] | None = None
+    duration: Fact[str] | None = None
+    quarter: Fact[str] | None = None
+    actor: Fact[tuple[str, ...]] | None = None
+    ordinal: Fact[str] | None = None
     numbers: Fact[frozenset[Decimal]] | None = None
     affirmative: bool = True
     incomplete: bool = False
     names: frozenset[str] = frozenset()
     topic: frozenset[str] = frozenset()
     coordinated: tuple[tuple[str, ...], ...] = ()
+    any_of: bool = False
     title_words: frozenset[str] = frozenset()
     context: tuple[str, ...] = ()
+    rules: str = ""
 
     def facts(self) -> Iterator[tuple[str, Fact[Any]]]:
         """Known slots by name."""
-        for item in fields(self):
-            value = getattr(self, item.name)
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
             if isinstance(value, Fact):
-                yield item.name, value
+                yield name, value
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,17 +156,13 @@ class Proposition:
     slots: Slots
 
 
-Parser = Callable[[Event, Market, int], Slots | None]
-"""(event, market, outcome index) to slots, or None where the market is not of the parser's family."""
-
-PARSERS: tuple[Parser, ...] = ()
-"""Family parsers, tried in order before the generic reading."""
-
-
 def propositions(event: Event, market: Market) -> tuple[Proposition, ...]:
     """What each outcome that states something says: YES alone, or both where the venue names the outcomes."""
     indices = (0,) if _yes_no(market) else (0, 1)
-    return tuple(Proposition(index, _slots(event, market, index)) for index in indices)
+    first = _generic(event, market, 0)
+    if len(indices) == 1:
+        return (Proposition(0, first),)
+    return Proposition(0, first), Proposition(1, _other_outcome(event, market, first))
 
 
 def is_placeholder(market: Market) -> bool:
@@ -205,6 +217,8 @@ _BEATS = re.compile(rf"({_SIDE}(?: {_SIDE})*) (?:beats?|defeats?) ({_SIDE}(?: {_
 _AT = re.compile(rf"^({_SIDE}(?: {_SIDE})*) at ({_SIDE}(?: {_SIDE})*)(?=[?:]|$| \()")
 _NAME = r"[A-Z][\w.'\u2019-]*(?: [A-Z][\w.'\u2019-]*){0,3}"
 _COORDINATED = re.compile(rf"((?:{_NAME}, )*{_NAME},? (?:and|or) {_NAME})")
+_ACTOR = re.compile(rf"(?:Will |Does |Did )?(?:the )?(?P<who>{_NAME}) (?P<be>be |get |gets |is )?(?:to )?")
+_ANY_OF = re.compile(rf"{_NAME},? or {_NAME}")
 _LEAVE_OBJECT = re.compile(
     r"\b(?:leaves?|departs?|out|removed|ousted|resigns?|remains?|stays?)\s+"
     r"(?:office\s+)?(?:(?:as|from|of|on as)\s+)?"
@@ -212,6 +226,7 @@ _LEAVE_OBJECT = re.compile(
     r"(?:\s+in)?(?:\s+(?:before|by|in|on|this|during|through|until)\b.*)?[?.]?$"
 )
 _IN_PERSON = re.compile(r"\bin[- ]person\b")
+_SPEAKING = re.compile(r"\b(?:talks?|speaks?) (?:to|with)\b")
 _REMOTE = re.compile(r"\b(?:phone|telephone|video|virtual) (?:calls?|meetings?|conferences?)\b")
 _ANNOUNCED = re.compile(
     r"\bannounced as\b"
@@ -219,8 +234,28 @@ _ANNOUNCED = re.compile(
     r"[^.]{0,120}\b(?:resolve|qualify|count|sufficient)"
     r"|\b(?:officially )?announced? (?:their|his|her|an?) (?:intention|resignation|departure)"
 )
+_NOT_ENOUGH = re.compile(
+    r"\bnot (?:alone |by itself |itself )?(?:be )?(?:qualify|count|suffic|resolve)|\binsufficient\b"
+)
 _EFFECTIVE = re.compile(r"\bactual departure\b|\bmust\b[^.]{0,60}\bvacate\b|\bactually (?:leave|left|vacate)")
 _AWARD = re.compile(r"\bbest ((?:\w+ ){0,3}?\w+)(?=\s+(?:at|in|for|winner|award|nomination|nominee)\b|\s*[?|:,.(]|$)")
+_NUMBERS = {
+    name: str(number)
+    for number, name in enumerate(
+        ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"), 1
+    )
+}
+_SHORT_ORDINALS = {"2nd": "second", "3rd": "third", "4th": "fourth", "5th": "fifth"}
+_SUPERLATIVE = re.compile(
+    r"(?:\b(?P<place>second|third|fourth|fifth|2nd|3rd|4th|5th)[- ])?"
+    r"\b(?:largest|biggest|richest|highest[- ]grossing|most (?:valuable|popular|streamed|seats))\b"
+)
+_ORDINALS = ("first", "second", "third", "fourth")
+_QUARTER = re.compile(rf"\bq([1-4])\b|\b({'|'.join(_ORDINALS)}) quarter (?:of )?(?:20\d\d|gdp|earnings|real)")
+_DURATION = re.compile(
+    rf"\bfor (?:at least |a (?:period|term) of |up to )?(?:any (?:length|period|amount) of time"
+    rf"|(?:an? (?:extra |additional )?)?(?P<number>\d+|{'|'.join(_NUMBERS)})[- ](?P<unit>day|week|month|year)s?)\b"
+)
 _STATION = re.compile(r"\b([A-Z][\w']+(?: [A-Z][\w']+)* (?:Airport|Park|Field|International|Observatory))\b")
 _STRIKE_ENDS = {
     "greater": (True, False, False),
@@ -229,6 +264,8 @@ _STRIKE_ENDS = {
     "less_or_equal": (False, True, True),
     "between": (True, True, True),
 }
+_RULES_READ = 600
+_NAMES_READ = 1_200
 _RESET = re.compile(r"\s*\([^)]*\)|\s+[-\u2013\u2014|]\s+.*$")
 
 
@@ -269,13 +306,6 @@ class _Texts:
                 yield source, text
 
 
-def _slots(event: Event, market: Market, index: int) -> Slots:
-    for parser in PARSERS:
-        if (slots := parser(event, market, index)) is not None:
-            return slots
-    return _generic(event, market, index)
-
-
 def _generic(event: Event, market: Market, index: int) -> Slots:
     texts = _texts(event, market, index)
     sources = tuple(texts.every())
@@ -306,6 +336,10 @@ def _generic(event: Event, market: Market, index: int) -> Slots:
         metric=metric,
         station=_station(texts, metric),
         award=_award(texts),
+        duration=_duration(texts),
+        quarter=_quarter(texts),
+        actor=_actor(texts, action),
+        ordinal=_ordinal(texts),
         source_class=_first(vocabulary.SOURCES, (*sources, ("rules", texts.rules))),
         period=_first(vocabulary.PERIODS, sources) or _period_of(market, market_type),
         round=_first(vocabulary.ROUNDS, sources),
@@ -327,9 +361,35 @@ def _generic(event: Event, market: Market, index: int) -> Slots:
         names=names,
         topic=topic,
         coordinated=_coordinated(texts),
+        any_of=bool(_ANY_OF.search(texts.title)),
         title_words=title_words,
-        context=tuple(text for text in (texts.titles, texts.event_title, texts.sub_title, texts.rules) if text),
+        rules=texts.rules,
+        context=_context(texts),
     )
+
+
+def _other_outcome(event: Event, market: Market, first: Slots) -> Slots:
+    """The second outcome's slots: what names the outcome is read anew, all else is the market's."""
+    texts = _texts(event, market, 1)
+    direction = _direction(texts)
+    interval = _interval(market, texts, 1, direction)
+    names, topic = _topic(texts)
+    numbers = bare_numbers(texts.titles) - _interval_values(interval)
+    return msgspec.structs.replace(
+        first,
+        subject=_subject(texts),
+        direction=direction,
+        interval=interval,
+        numbers=_fact(numbers or None, "titles"),
+        names=names,
+        topic=topic,
+        title_words=words(texts.titles),
+        context=_context(texts),
+    )
+
+
+def _context(texts: _Texts) -> tuple[str, ...]:
+    return tuple(text for text in (texts.titles, texts.event_title, texts.sub_title, texts.rules) if text)
 
 
 def _texts(event: Event, market: Market, index: int) -> _Texts:
@@ -413,7 +473,7 @@ def _reference(event: Event, market: Market) -> date | None:
             return at.astimezone(UTC).date()
     if (found := date_from_ticker(market.market_id)) is not None:
         return date(found[0], found[1], found[2] or 15)
-    for mention in date_mentions(deciding_sentence(market.rules)):
+    for mention in date_mentions(deciding_sentence(market.rules) or market.rules[:_RULES_READ]):
         if mention.year is not None and mention.month is not None:
             return date(mention.year, mention.month, mention.day or 1)
     return None
@@ -607,31 +667,37 @@ def _game(market: Market, texts: _Texts) -> Fact[tuple[tuple[str, ...], tuple[st
     return None
 
 
+@lru_cache(maxsize=8_192)
 def _full_name(name: tuple[str, ...], rules: str) -> tuple[str, ...]:
     """A side's name with the capitalised words that the rules put right before it: ``Celtics`` in "the Boston Celtics".
 
     One venue lists cities, the other nicknames; the rules spell both out.
     """
-    tokens = tokenise(rules)
-    texts = [token.text for token in tokens]
-    for start in range(len(tokens) - len(name) + 1):
-        if tuple(texts[start : start + len(name)]) != name or not tokens[start].capital:
-            continue
-        first = start
-        while first > 0 and start - first < 3 and _precedes(tokens[first - 1], tokens[first], rules):
-            first -= 1
-        if first < start:
-            return tuple(texts[first : start + len(name)])
+    text = rules[:_NAMES_READ]
+    wanted, lowered = " ".join(name), text.lower()
+    at = lowered.find(wanted) if wanted else -1
+    while at >= 0:
+        end = at + len(wanted)
+        whole = not lowered[at - 1 : at].isalnum() and not lowered[end : end + 1].isalnum()
+        if whole and text[at].isupper() and (before := _capitalised_before(text[:at])):
+            return (*before, *name)
+        at = lowered.find(wanted, end)
     return name
 
 
-def _precedes(word: Token, following: Token, rules: str) -> bool:
-    return (
-        word.capital
-        and rules[word.end : following.start] == " "
-        and word.text not in vocabulary.FUNCTION_WORDS
-        and word.text not in vocabulary.TOPICLESS
-    )
+def _capitalised_before(text: str) -> tuple[str, ...]:
+    """Up to three capitalised words that end a text, each followed by one space."""
+    found: list[str] = []
+    if not text.endswith(" "):
+        return ()
+    for word in reversed(text[-80:-1].split(" ")):
+        folded = fold(word)
+        if len(found) == 3 or not word[:1].isupper() or not word.isalpha():
+            break
+        if folded in vocabulary.FUNCTION_WORDS or folded in vocabulary.TOPICLESS:
+            break
+        found.append(folded)
+    return tuple(reversed(found))
 
 
 def _name_tokens(text: str) -> tuple[str, ...]:
@@ -686,6 +752,8 @@ def _mode(texts: _Texts, action: Fact[Action] | None) -> Fact[str] | None:
     for source, text in (("title", texts.folded), ("rules", fold(texts.deciding))):
         if match := _IN_PERSON.search(text):
             return Fact("in person", source, match.group())
+    if match := _SPEAKING.search(texts.folded):
+        return Fact("any", "title", match.group())
     rules = fold(texts.rules)
     for mode, pattern in (("any", _REMOTE), ("in person", _IN_PERSON)):
         if match := pattern.search(rules):
@@ -695,10 +763,12 @@ def _mode(texts: _Texts, action: Fact[Action] | None) -> Fact[str] | None:
 
 def _evidence(texts: _Texts) -> Fact[str] | None:
     """Whether announcing is enough or it has to take effect."""
+    if match := _ANNOUNCED.search(texts.folded):
+        return Fact("announcement", "title", match.group())
     rules = fold(texts.rules)
-    for source, text in (("title", texts.folded), ("rules", rules)):
-        if match := _ANNOUNCED.search(text):
-            return Fact("announcement", source, match.group())
+    for match in _ANNOUNCED.finditer(rules):
+        enough = _NOT_ENOUGH.search(match.group()) is None
+        return Fact("announcement" if enough else "effect", "rules", match.group()[:120])
     if match := _EFFECTIVE.search(rules):
         return Fact("effect", "rules", match.group())
     return None
@@ -719,6 +789,44 @@ def _station(texts: _Texts, metric: Fact[str] | None) -> Fact[frozenset[str]] | 
     for source, text in (("rules", texts.rules), ("title", texts.title)):
         if match := _STATION.search(text):
             return Fact(frozenset(token.text for token in tokenise(match[1])), source, match[1])
+    return None
+
+
+def _ordinal(texts: _Texts) -> Fact[str] | None:
+    for source, text in texts.every():
+        if match := _SUPERLATIVE.search(fold(text)):
+            return Fact(_SHORT_ORDINALS.get(match["place"], match["place"] or "first"), source, match.group())
+    return None
+
+
+def _actor(texts: _Texts, action: Fact[Action] | None) -> Fact[tuple[str, ...]] | None:
+    if action is None or action.source != "title":
+        return None
+    match = _ACTOR.match(texts.title)
+    if match is None or not fold(texts.title[match.end() :]).startswith(action.text):
+        return None
+    tokens = tuple(token.text for token in tokenise(match["who"]) if token.text not in vocabulary.FUNCTION_WORDS)
+    # A bare participle ("Ann Lee charged by June 30?") is said of whom it is done to.
+    passive = bool(match["be"]) or action.text.endswith("ed")
+    return Fact((*(("be",) if passive else ()), *tokens), "title", match["who"]) if tokens else None
+
+
+def _quarter(texts: _Texts) -> Fact[str] | None:
+    for source, text in texts.every():
+        if match := _QUARTER.search(fold(text)):
+            number = match[1] or str(_ORDINALS.index(match[2]) + 1)
+            return Fact(f"Q{number}", source, match.group())
+    return None
+
+
+def _duration(texts: _Texts) -> Fact[str] | None:
+    """The titles first: the deciding sentence may speak of other periods too."""
+    for source, text in texts.every():
+        if match := _DURATION.search(fold(text)):
+            number = match["number"]
+            if number is None:
+                return Fact("any", source, match.group())
+            return Fact(f"{_NUMBERS.get(number, number)} {match['unit']}", source, match.group())
     return None
 
 

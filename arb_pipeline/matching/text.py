@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from arb_pipeline.matching.vocabulary import ALIASES
 
@@ -48,7 +49,7 @@ class Normalised:
 
     original: str
     text: str
-    offsets: tuple[int, ...]
+    offsets: Sequence[int]
 
     def span(self, start: int, end: int) -> str:
         """The original characters behind ``text[start:end]``."""
@@ -59,8 +60,7 @@ class Normalised:
         return self.original[self.offsets[index]].isupper()
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """One word or number: folded text, place in the original, whether it was written with a capital."""
 
     text: str
@@ -78,14 +78,14 @@ def fold(text: str) -> str:
     return "".join(char for char in decomposed if not unicodedata.combining(char)).translate(_UNIFIED).casefold()
 
 
-@lru_cache(maxsize=16_384)
+@lru_cache(maxsize=4_096)
 def normalise(text: str) -> Normalised:
     """Fold a text: NFKC compatibility forms, case, accents, dashes, quotes and degree signs, one character at a time.
 
     Accents are dropped because venues disagree on them; the original stays reachable through the offsets.
     """
     if text.isascii():
-        return Normalised(text, text.lower(), tuple(range(len(text))))
+        return Normalised(text, text.lower(), range(len(text)))
     out: list[str] = []
     offsets: list[int] = []
     for index, char in enumerate(text):
@@ -99,11 +99,17 @@ def normalise(text: str) -> Normalised:
     return Normalised(text, "".join(out), tuple(offsets))
 
 
-@lru_cache(maxsize=16_384)
+@lru_cache(maxsize=4_096)
 def tokenise(text: str) -> tuple[Token, ...]:
     """Tokens of a text in order. ``U.S.`` becomes ``us``, a possessive loses its ``'s``; hyphens separate."""
+    if text.isascii():
+        tokens = [
+            Token(_word(match.group().lower()), match.start(), match.end(), text[match.start()].isupper())
+            for match in _TOKEN.finditer(text)
+        ]
+        return tuple(_with_aliases(tokens))
     folded = normalise(text)
-    tokens: list[Token] = []
+    tokens = []
     for match in _TOKEN.finditer(folded.text):
         start, end = match.span()
         tokens.append(
@@ -112,13 +118,14 @@ def tokenise(text: str) -> tuple[Token, ...]:
     return tuple(_with_aliases(tokens))
 
 
-@lru_cache(maxsize=16_384)
+@lru_cache(maxsize=8_192)
 def words(text: str) -> frozenset[str]:
     """The distinct token texts, aliases beside the words that they stand for."""
-    folded = fold(text)
-    found = {_word(word) for word in _TOKEN.findall(folded)}
+    tokens = [_word(word) for word in _TOKEN.findall(fold(text))]
+    found = set(tokens)
+    joined = f" {' '.join(tokens)} "
     for key, alias in ALIASES.items():
-        if key[0] in found and (len(key) == 1 or " ".join(key) in folded):
+        if key[0] in found and (len(key) == 1 or f" {' '.join(key)} " in joined):
             found.update(alias)
     return frozenset(found)
 
@@ -148,7 +155,9 @@ def fold_spelling(word: str) -> str:
     return _DOUBLED.sub(r"\1", word.replace("y", "i"))
 
 
+@lru_cache(maxsize=65_536)
 def _word(raw: str) -> str:
+    """Cached, so that equal words of many texts are one string."""
     if raw[0].isdigit():
         return raw.replace(",", "")
     return raw.replace(".", "").removesuffix("'s").replace("'", "")

@@ -1,9 +1,12 @@
 """Compares two propositions slot by slot: what is equal, what is unknown, and what rules a pair out.
 
-A disagreement of two known slots is a veto with a reason. A slot known on one side alone never vetoes: it is missing
-evidence, and may cost weight. Weights add up, so that a score is explained by its comparisons.
+A disagreement of two known slots is a reason against the pair. Where one value is part of the other ("by March" of "by
+May", 100,000 or above of 95,000 or above) the direction is kept, because one question may then imply the other. A slot
+known on one side alone never speaks against a pair: it is missing evidence, and may cost weight. Weights add up, so
+that a score is explained by its comparisons.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,12 +15,14 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
+import msgspec
+
 from arb_pipeline.matching.numbers import Interval
 from arb_pipeline.matching.slots import Direction, Fact, Observation, Slots
-from arb_pipeline.matching.text import fold_spelling, words
+from arb_pipeline.matching.text import deciding_sentence, fold, fold_spelling, tokenise, words
 from arb_pipeline.matching.vocabulary import DISTINGUISHING, FUNCTION_WORDS, TOPICLESS, Action
 
-__all__ = ["Comparison", "Outcome", "Verdict", "compare", "ruled_out", "same_name"]
+__all__ = ["AGAINST", "Comparison", "Outcome", "Verdict", "compare", "ruled_out", "same_name", "unspoken"]
 
 _DAY = timedelta(days=1)
 _START_SURE = timedelta(hours=3)
@@ -32,11 +37,17 @@ class Outcome(StrEnum):
     UNKNOWN = "unknown"
     CAVEAT = "caveat"
     COMPLEMENT = "complement"
+    NARROWER = "kalshi_narrower"
+    WIDER = "polymarket_narrower"
+    DISJOINT = "disjoint"
     VETO = "veto"
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+AGAINST = frozenset({Outcome.VETO, Outcome.DISJOINT, Outcome.NARROWER, Outcome.WIDER})
+"""Outcomes with which two questions are not the same."""
+
+
+class Comparison(msgspec.Struct, frozen=True, gc=False):
     """One line of an explanation: the slot, both facts, how they compare, why, and the weight it adds."""
 
     slot: str
@@ -55,8 +66,16 @@ class Verdict:
 
     @property
     def vetoes(self) -> tuple[str, ...]:
-        """Reasons against, ``slot: reason``."""
-        return tuple(f"{item.slot}: {item.reason}" for item in self.comparisons if item.outcome is Outcome.VETO)
+        """Reasons against the pair being the same question, ``slot: reason``."""
+        return tuple(f"{item.slot}: {item.reason}" for item in self.comparisons if item.outcome in AGAINST)
+
+    def with_outcome(self, *outcomes: Outcome) -> tuple[Comparison, ...]:
+        """The comparisons that came out so."""
+        return tuple(item for item in self.comparisons if item.outcome in outcomes)
+
+    def of(self, slot: str) -> Comparison | None:
+        """The comparison of a slot, None where neither side knows it."""
+        return next((item for item in self.comparisons if item.slot == slot), None)
 
     @property
     def caveats(self) -> tuple[str, ...]:
@@ -81,15 +100,18 @@ class Verdict:
         )
 
 
+_HOPELESS = frozenset({Outcome.VETO, Outcome.DISJOINT})
+
+
 def ruled_out(kalshi: Slots, polymarket: Slots, *, two_way: bool = False) -> bool:
     """Whether a typed slot or a pair of names vetoes: the cheap part of :func:`compare`, enough for most candidates."""
     for slot, check, _ in _CHECKS:
         first, second = getattr(kalshi, slot), getattr(polymarket, slot)
-        if first is not None and second is not None and check(first.value, second.value)[0] is Outcome.VETO:
+        if first is not None and second is not None and check(first.value, second.value)[0] in _HOPELESS:
             return True
     if kalshi.subject is None or polymarket.subject is None:
         return False
-    return any(item.outcome is Outcome.VETO for item in _who(kalshi, polymarket, two_way=two_way))
+    return any(item.outcome in _HOPELESS for item in _who(kalshi, polymarket, two_way=two_way))
 
 
 def compare(kalshi: Slots, polymarket: Slots, *, two_way: bool = False) -> Verdict:
@@ -105,11 +127,76 @@ def compare(kalshi: Slots, polymarket: Slots, *, two_way: bool = False) -> Verdi
         found.append(Comparison("polarity", None, None, Outcome.COMPLEMENT, 0.0, "one side is negated"))
     if kalshi.game is not None or polymarket.game is not None:
         found.append(Comparison("void", None, None, Outcome.CAVEAT, 0.0, "cancelled and tied contests not compared"))
+    if unruled := _unruled(kalshi, polymarket):
+        reason = f"{_listing(unruled)} is in both titles, but in the rules of one side alone"
+        found.append(Comparison("coherence", None, None, Outcome.UNKNOWN, -3.0, reason))
     if kalshi.incomplete or polymarket.incomplete:
         found.append(Comparison("year", None, None, Outcome.UNKNOWN, -4.0, "a date without a year"))
     if sum(item.outcome is Outcome.COMPLEMENT for item in found) > 1:
         found.append(Comparison("polarity", None, None, Outcome.VETO, 0.0, "turned round more than once"))
-    return Verdict(tuple(found))
+    return Verdict(tuple(_settled(item, kalshi, polymarket) for item in found))
+
+
+_REFERS = re.compile(
+    r"\b(?:listed|respective|named|specified|following|this (?:team|candidate|player|person|country))\b"
+)
+
+
+def _unruled(kalshi: Slots, polymarket: Slots) -> frozenset[str]:
+    """Names of both titles that one side's rules leave out while naming what the other market never speaks of.
+
+    A title may promise what its rules do not: then the rules are another question.
+    """
+    if not kalshi.rules or not polymarket.rules:
+        return frozenset()
+    shared = frozenset(word for word in kalshi.names & polymarket.names if len(word) > 3) - TOPICLESS - DISTINGUISHING
+    for side, other in ((kalshi, polymarket), (polymarket, kalshi)):
+        lacking = frozenset(word for word in shared if not _related(word, words(side.rules)))
+        if lacking and _REFERS.search(fold(side.rules)) is None and _foreign_names(side, other):
+            return lacking
+    return frozenset()
+
+
+def _foreign_names(side: Slots, other: Slots) -> bool:
+    """Whether the deciding sentence names what no text of the other market holds."""
+    return any(
+        token.capital
+        and len(token.text) > 3
+        and token.text.isalpha()
+        and token.text not in FUNCTION_WORDS
+        and token.text not in TOPICLESS
+        and not _spoken(token.text, other, related=True)
+        for token in tokenise(deciding_sentence(side.rules))[2:]
+    )
+
+
+_SINGLE_INSTANT = frozenset({Observation.POINT, Observation.SEQUENCE})
+
+
+def _settled(item: Comparison, kalshi: Slots, polymarket: Slots) -> Comparison:
+    """A part of a longer time or of more values is a part of the question only where the question is cumulative."""
+    observed = {fact.value for fact in (kalshi.observation, polymarket.observation) if fact is not None}
+    nested = item.slot in {"deadline", "window_start"} and item.outcome in {Outcome.NARROWER, Outcome.WIDER}
+    if nested and (observed & _SINGLE_INSTANT or _exact_count(kalshi) or _exact_count(polymarket)):
+        return msgspec.structs.replace(item, outcome=Outcome.VETO, weight=0.0)
+    if item.slot == "interval" and item.outcome is Outcome.DISJOINT and observed != {Observation.POINT}:
+        return msgspec.structs.replace(item, outcome=Outcome.VETO)
+    return item
+
+
+def _exact_count(slots: Slots) -> bool:
+    """Whether the question is for so many and no more, which more time may spoil."""
+    counted = slots.observation is not None and slots.observation.value is Observation.COUNT
+    return counted and not (slots.interval is not None and slots.interval.value.high is None)
+
+
+def unspoken(slots: Slots, other: Slots) -> frozenset[str]:
+    """Topic words of a market that no text of another holds in any form."""
+    return frozenset(
+        word
+        for word in slots.topic - FUNCTION_WORDS - TOPICLESS - _acting(slots, other)
+        if not _spoken(word, other, related=True)
+    )
 
 
 Check = tuple[Outcome, float, str]
@@ -158,14 +245,23 @@ def _interval(first: Interval, second: Interval) -> Check:
         return (Outcome.COMPLEMENT, 2.5, "") if exact else _boundary(Outcome.COMPLEMENT, first, second)
     if _bps_step(first) == _bps_step(second) is not None:
         return Outcome.CAVEAT, 2.0, f"equal on a grid of 25 bps: {first} against {second}"
+    if first.within(second):
+        return Outcome.NARROWER, 2.0, f"{first} is part of {second}"
+    if second.within(first):
+        return Outcome.WIDER, 2.0, f"{second} is part of {first}"
+    if first.disjoint(second):
+        return Outcome.DISJOINT, 0.0, f"{first} is not {second}"
     return Outcome.VETO, 0.0, f"{first} is not {second}"
 
 
 def _boundary(outcome: Outcome, first: Interval, second: Interval) -> Check:
     """Ends that differ only in inclusion: nothing on a price quoted finely, a real case on a published percentage."""
     reason = f"boundary: {first} against {second}"
-    fine = {first.unit, second.unit} <= {"usd", ""}
-    return (outcome, 2.5, reason) if fine else (Outcome.VETO, 0.0, reason)
+    if {first.unit, second.unit} <= {"usd", ""}:
+        return outcome, 2.5, reason
+    if outcome is Outcome.COMPLEMENT:
+        return Outcome.VETO, 0.0, reason
+    return (Outcome.NARROWER if first.within(second) else Outcome.WIDER), 2.0, reason
 
 
 def _bps_step(interval: Interval) -> object:
@@ -181,13 +277,15 @@ def _deadline(first: Any, second: Any) -> Check:
         return Outcome.EQUAL, 2.0, ""
     if gap < _DAY:
         return Outcome.CAVEAT, 1.5, f"deadlines {gap} apart"
-    return Outcome.VETO, 0.0, f"{first:%Y-%m-%d %H:%M} is not {second:%Y-%m-%d %H:%M} UTC"
+    reason = f"{first:%Y-%m-%d %H:%M} is not {second:%Y-%m-%d %H:%M} UTC"
+    return (Outcome.NARROWER if first < second else Outcome.WIDER), 1.0, reason
 
 
 def _window_start(first: Any, second: Any) -> Check:
     if abs(first - second) < _DAY:
         return Outcome.EQUAL, 0.5, ""
-    return Outcome.VETO, 0.0, f"counts from {first:%Y-%m-%d}, not from {second:%Y-%m-%d}"
+    reason = f"counts from {first:%Y-%m-%d}, not from {second:%Y-%m-%d}"
+    return (Outcome.NARROWER if first > second else Outcome.WIDER), 0.0, reason
 
 
 def _meeting(first: tuple[int | None, int], second: tuple[int | None, int]) -> Check:
@@ -223,8 +321,43 @@ def _direction(first: Direction, second: Direction) -> Check:
     return _same(2.0)(first, second)
 
 
-def _evidence(first: str, second: str) -> Check:
-    return _same(0.25)(first, second)
+def _ranked(weight: float, *narrow_first: str) -> Callable[[str, str], Check]:
+    """Values of which an earlier one is a case of every later one."""
+
+    def check(first: str, second: str) -> Check:
+        if first == second:
+            return Outcome.EQUAL, weight, ""
+        if first not in narrow_first or second not in narrow_first:
+            return Outcome.VETO, 0.0, f"{first} is not {second}"
+        narrower = narrow_first.index(first) < narrow_first.index(second)
+        return (Outcome.NARROWER if narrower else Outcome.WIDER), 0.0, f"{first} is not {second}"
+
+    return check
+
+
+def _duration(first: str, second: str) -> Check:
+    """How long something has to last or to be for: any length takes in every other."""
+    if first == second:
+        return Outcome.EQUAL, 0.5, ""
+    if "any" in (first, second):
+        return (Outcome.WIDER if first == "any" else Outcome.NARROWER), 0.5, f"{first} is not {second}"
+    return Outcome.VETO, 0.0, f"{first} is not {second}"
+
+
+_OFFICE_HOLDERS = frozenset({"president", "pm", "government", "administration", "congress", "king", "pope"})
+
+
+def _actor(first: tuple[str, ...], second: tuple[str, ...]) -> Check:
+    """Who acts. A title may name the person or the office; anybody else is another actor."""
+    if (first[0] == "be") != (second[0] == "be"):
+        return Outcome.UNKNOWN, 0.0, "told from two sides"
+    ours, theirs = (tuple(word for word in name if word != "be") for name in (first, second))
+    if same_name(ours, theirs) or any(_related(word, frozenset(theirs)) for word in ours if len(word) > 3):
+        return Outcome.EQUAL, 0.0, ""
+    reason = f"{' '.join(ours)} is not {' '.join(theirs)}"
+    if _OFFICE_HOLDERS & {*ours, *theirs}:
+        return Outcome.UNKNOWN, -2.0, reason
+    return Outcome.VETO, 0.0, reason
 
 
 _CHECKS: tuple[tuple[str, Callable[[Any, Any], Check], float], ...] = (
@@ -248,14 +381,21 @@ _CHECKS: tuple[tuple[str, Callable[[Any, Any], Check], float], ...] = (
     ("market_type", _same(0.5), -0.25),
     ("start", _start, 0.0),
     ("object", _nested(1.0), -1.0),
-    ("mode", _same(0.25), 0.0),
-    ("evidence", _evidence, 0.0),
+    ("mode", _ranked(0.25, "in person", "federal", "pardon alone", "any"), 0.0),
+    ("evidence", _ranked(0.25, "effect", "announcement"), 0.0),
     ("gender", _same(0.25), 0.0),
     ("format", _same(0.25), 0.0),
     ("party", _same(0.5), -0.25),
     ("office", _same(0.5), -0.25),
     ("competition", _same(1.0), -0.25),
     ("numbers", _nested(0.5), -0.25),
+    ("ways", _same(0.25), 0.0),
+    ("place", _shared(0.5), 0.0),
+    ("death", _ranked(0.0, "excluded", "counts"), 0.0),
+    ("duration", _duration, 0.0),
+    ("quarter", _same(0.5), -1.0),
+    ("actor", _actor, 0.0),
+    ("ordinal", _same(0.25), 0.0),
 )
 """(slot, comparison of two known values, weight where one side alone knows it)."""
 
@@ -321,6 +461,10 @@ def _who(kalshi: Slots, polymarket: Slots, *, two_way: bool) -> Iterator[Compari
         yield _one_subject(kalshi, polymarket, in_game=game_equal)
 
 
+_SIDE_UNTOLD = -8.0
+"""Outweighs all that two markets on one contest share: without its side a bet on it is not known."""
+
+
 def _one_subject(kalshi: Slots, polymarket: Slots, *, in_game: bool) -> Comparison:
     """One side names its answer; the other must at least speak of it."""
     named, other = (kalshi, polymarket) if kalshi.subject is not None else (polymarket, kalshi)
@@ -330,7 +474,7 @@ def _one_subject(kalshi: Slots, polymarket: Slots, *, in_game: bool) -> Comparis
     missing = [word for word in wanted if not _found(word, other.title_words)]
     if in_game or not wanted:
         # Both sides of the contest are in the title, so that being mentioned does not tell which side is meant.
-        return Comparison("subject", first, second, Outcome.UNKNOWN, -3.0, "which side is meant is not told")
+        return Comparison("subject", first, second, Outcome.UNKNOWN, _SIDE_UNTOLD, "which side is meant is not told")
     if not missing:
         return Comparison("subject", first, second, Outcome.EQUAL, 3.0)
     if any(word in DISTINGUISHING for word in missing) or len(missing) == len(wanted):
@@ -384,23 +528,31 @@ def _topic(kalshi: Slots, polymarket: Slots) -> Iterator[Comparison]:
     """Names and common words that no typed slot reads: each must be found in the other market."""
     skip = FUNCTION_WORDS | TOPICLESS
     yield from _coordinated(kalshi, polymarket)
-    lost_first = frozenset(word for word in kalshi.names - skip if not _spoken(word, polymarket))
-    lost_second = frozenset(word for word in polymarket.names - skip if not _spoken(word, kalshi))
+    first_topic, second_topic = (
+        kalshi.topic - _acting(kalshi, polymarket),
+        polymarket.topic - _acting(polymarket, kalshi),
+    )
+    lost_first = frozenset(word for word in (kalshi.names & first_topic) - skip if not _spoken(word, polymarket))
+    lost_second = frozenset(word for word in (polymarket.names & second_topic) - skip if not _spoken(word, kalshi))
     if lost_first and lost_second:
         reason = f"{_listing(lost_first)} is not {_listing(lost_second)}"
-        yield Comparison("entity", None, None, Outcome.VETO, 0.0, reason)
+        if _same_contest(kalshi, polymarket):
+            # Sides and start tell the contest; leagues and first names are named on one venue and not on the other.
+            yield Comparison("entity", None, None, Outcome.UNKNOWN, -1.0, reason)
+        else:
+            yield Comparison("entity", None, None, Outcome.VETO, 0.0, reason)
     elif lost_first or lost_second:
         lost = _listing(lost_first or lost_second)
         weight = -0.75 * min(3, len(lost_first or lost_second))
         yield Comparison("entity", None, None, Outcome.UNKNOWN, weight, f"{lost} on one side alone")
-    first = frozenset(word for word in kalshi.topic if not _related(word, polymarket.title_words))
-    second = frozenset(word for word in polymarket.topic if not _related(word, kalshi.title_words))
+    first = frozenset(word for word in first_topic if not _related(word, polymarket.title_words))
+    second = frozenset(word for word in second_topic if not _related(word, kalshi.title_words))
     far_first = frozenset(word for word in first if not _spoken(word, polymarket, related=True))
     far_second = frozenset(word for word in second if not _spoken(word, kalshi, related=True))
-    titled = len(kalshi.topic) + len(polymarket.topic) - len(first) - len(second)
+    titled = len(first_topic) + len(second_topic) - len(first) - len(second)
     # A word that only the other's rules hold is half as good as one in its title.
     shared = titled + 0.5 * (len(first - far_first) + len(second - far_second))
-    total = len(kalshi.topic) + len(polymarket.topic)
+    total = len(first_topic) + len(second_topic)
     if total:
         outcome = Outcome.EQUAL if shared * 2 >= total else Outcome.UNKNOWN
         least, most = sorted((len(far_first), len(far_second)))
@@ -409,12 +561,30 @@ def _topic(kalshi: Slots, polymarket: Slots) -> Iterator[Comparison]:
         yield Comparison("topic", None, None, outcome, round(weight, 4), reason)
 
 
+def _same_contest(kalshi: Slots, polymarket: Slots) -> bool:
+    if kalshi.game is None or polymarket.game is None or kalshi.start is None or polymarket.start is None:
+        return False
+    return _same_sides(kalshi.game.value, polymarket.game.value) and (
+        abs(kalshi.start.value - polymarket.start.value) <= _START_SURE
+    )
+
+
+def _acting(slots: Slots, other: Slots) -> frozenset[str]:
+    """Words that say what both say in other words ("IPO" and "go public"): the action has compared them."""
+    if slots.action is None or other.action is None or slots.action.value is not other.action.value:
+        return frozenset()
+    return words(slots.action.text) - other.title_words
+
+
 def _coordinated(kalshi: Slots, polymarket: Slots) -> Iterator[Comparison]:
-    """A list of names says all or any of them: leaving one out is another question."""
+    """A list of names says all or any of them: leaving one out is another question, though a wider or narrower one."""
     for first, second in ((kalshi, polymarket), (polymarket, kalshi)):
         there = [any(_found(word, second.title_words) for word in name) for name in first.coordinated]
         if len(there) > 1 and any(there) and not all(there):
             missing = " ".join(
                 " ".join(name) for name, found in zip(first.coordinated, there, strict=True) if not found
             )
-            yield Comparison("entity", None, None, Outcome.VETO, 0.0, f"{missing} is listed on one side alone")
+            # Any of several is wider than one of them, all of several together are narrower than some of them.
+            wider = first if first.any_of else second
+            outcome = Outcome.WIDER if wider is kalshi else Outcome.NARROWER
+            yield Comparison("entity", None, None, outcome, 0.0, f"{missing} is listed on one side alone")

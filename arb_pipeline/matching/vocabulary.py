@@ -27,6 +27,7 @@ __all__ = [
     "REMAINS",
     "ROUNDS",
     "SOURCES",
+    "STATES",
     "TOPICLESS",
     "Action",
     "Choices",
@@ -110,6 +111,9 @@ class Action(StrEnum):
     PARDON = "pardon"
     IMPEACH = "impeach"
     CHARGE = "charge"
+    ARREST = "arrest"
+    JAIL = "jail"
+    PEACE = "peace"
     CONVICT = "convict"
     SUE = "sue"
     ENDORSE = "endorse"
@@ -133,6 +137,10 @@ class Action(StrEnum):
     CEASEFIRE = "ceasefire"
     RELEASE = "release"
     IPO = "ipo"
+    INVADE = "invade"
+    STRIKE = "strike"
+    SIGN = "sign"
+    ANNOUNCE = "announce"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +179,7 @@ ACTIONS: Choices[Action] = _choices(
             r"|finish(?:es)? (?:second|third|last|in the top)"
         ),
     ),
-    (Action.NOMINEE, _pattern(r"nominee|nomination|nominated|primary(?: election)?(?: winner)?")),
+    (Action.NOMINEE, _pattern(r"nominee|nomination|nominate[sd]?|primary(?: election)?(?: winner)?")),
     (Action.REACH_SEMIFINAL, _pattern(r"(?:reach|make|advance to|qualify for) the semi[- ]?finals?")),
     (Action.REACH_FINAL, _pattern(r"(?:reach|make|play in|advance to|qualify for) the (?:\w+ ){0,3}(?:final|finals)")),
     (Action.PLAYOFFS, _pattern(r"(?:make|reach|qualify for|miss|in) the (?:\w+ )?playoffs")),
@@ -187,7 +195,9 @@ ACTIONS: Choices[Action] = _choices(
     (Action.PARDON, _pattern(r"pardon(?:s|ed)?|clemency|commut(?:e|es|ed|ation)")),
     (Action.IMPEACH, _pattern(r"impeach(?:es|ed|ment)?")),
     (Action.CONVICT, _pattern(r"convict(?:ed|ion)?|found guilty|contempt")),
-    (Action.CHARGE, _pattern(r"charged|indict(?:ed|ment)?|arrested")),
+    (Action.CHARGE, _pattern(r"charged|indict(?:ed|ment)?")),
+    (Action.ARREST, _pattern(r"arrest(?:ed)?|detained|in custody")),
+    (Action.JAIL, _pattern(r"jail(?:ed)?|imprisoned|prison|sentenced")),
     (Action.SUE, _pattern(r"sues?|lawsuit")),
     (Action.ENDORSE, _pattern(r"endorses?")),
     (Action.RUN, _pattern(r"(?:announces?|declares?|presidential|enters?) (?:\w+ ){0,2}(?:run|candidacy)|runs? for")),
@@ -198,7 +208,7 @@ ACTIONS: Choices[Action] = _choices(
         _pattern(r"leaves?|leaving|departs?|ousted|removed|(?<!for )(?<!both )out(?! of)|out of (?:power|office)"),
     ),
     (Action.LEAVE, _pattern(r"remains?(?! (?:above|below|at|over|under|within))|stays? (?:as|in|on as)")),
-    (Action.MEET, _pattern(r"meets?|meeting with")),
+    (Action.MEET, _pattern(r"meets?|meeting with|talks? (?:to|with)|speaks? (?:to|with)")),
     (Action.VISIT, _pattern(r"visits?|enters?|travels? to")),
     (Action.RECOGNISE, _pattern(r"recogni[sz]es?")),
     (Action.BUY, _pattern(r"buys?|purchases?")),
@@ -214,9 +224,14 @@ ACTIONS: Choices[Action] = _choices(
     (Action.DEFAULT, _pattern(r"defaults?")),
     (Action.DOWNGRADE, _pattern(r"downgrades?|downgraded")),
     (Action.ABOLISH, _pattern(r"abolish(?:es|ed)?")),
+    (Action.PEACE, _pattern(r"peace (?:deal|agreement|treaty|plan)")),
     (Action.CEASEFIRE, _pattern(r"ceasefire")),
     (Action.RELEASE, _pattern(r"releases?|released|launch(?:es|ed)?")),
-    (Action.IPO, _pattern(r"ipo|goes? public")),
+    (Action.IPO, _pattern(r"ipo|go(?:es)? public")),
+    (Action.INVADE, _pattern(r"invades?|invasion")),
+    (Action.STRIKE, _pattern(r"strikes?|bombs?|attacks?|military action")),
+    (Action.SIGN, _pattern(r"signs?|signed")),
+    (Action.ANNOUNCE, _pattern(r"announces?|announced|unveils?|unveiled")),
     (Action.WIN, _pattern(r"wins?|winners?|champions?|championship winner|beats?|defeats?")),
 )
 """What has to happen, in the words that say it."""
@@ -232,7 +247,22 @@ METRICS: Choices[str] = _choices(
     ("upper bound", _pattern(r"upper (?:bound|limit)")),
     ("core cpi", _pattern(r"core (?:cpi|inflation)")),
     ("core pce", _pattern(r"core pce")),
-    ("pce", _pattern(r"pce")),
+    ("core pce", _pattern(r"core pce")),
+    ("pce", _pattern(r"pce|personal consumption expenditures")),
+    ("ppi", _pattern(r"ppi|producer price index")),
+    ("retail sales", _pattern(r"retail sales")),
+    ("job openings", _pattern(r"job openings|jolts")),
+    ("housing starts", _pattern(r"housing starts")),
+    ("home sales", _pattern(r"(?:existing|new) home sales")),
+    ("ism", _pattern(r"ism (?:manufacturing|services)|(?:manufacturing|services) pmi")),
+    ("consumer sentiment", _pattern(r"consumer (?:sentiment|confidence)")),
+    ("gas price", _pattern(r"gas(?:oline)? prices?")),
+    ("mortgage rate", _pattern(r"mortgage rates?")),
+    ("box office", _pattern(r"box office|opening weekend|grosse?s?")),
+    ("critics' score", _pattern(r"rotten tomatoes|tomatometer|metacritic")),
+    ("magnitude", _pattern(r"earthquakes?|magnitude")),
+    ("rainfall", _pattern(r"rain(?:fall)?|precipitation")),
+    ("snowfall", _pattern(r"snow(?:fall)?")),
     ("cpi", _pattern(r"cpi|inflation")),
     ("gdp", _pattern(r"gdp")),
     ("unemployment", _pattern(r"unemployment(?: rate)?|jobless rate")),
@@ -256,8 +286,12 @@ SOURCES: Choices[str] = _choices(
     ("coinbase", _pattern(r"coinbase")),
     ("coingecko", _pattern(r"coingecko")),
     ("pyth", _pattern(r"pyth")),
+    ("kraken", _pattern(r"kraken")),
+    ("nws", _pattern(r"national weather service|nws|climatological report|noaa")),
+    ("wunderground", _pattern(r"wunderground|weather underground")),
+    ("accuweather", _pattern(r"accuweather")),
 )
-"""Price sources that settle differently even on the same asset, strike and minute."""
+"""Sources that settle differently even on the same asset, strike and minute, or the same city and day."""
 
 PERIODS: Choices[str] = _choices(
     ("first half", _pattern(r"(?:first|1st) half|1h")),
@@ -298,6 +332,7 @@ PARTIES: Choices[str] = _choices(
     ("republican", _pattern(r"republicans?|gop")),
 )
 OFFICES: Choices[str] = _choices(
+    ("vice president", _pattern(r"vice[- ]president(?:ial)?|vice[- ]presidency|running mate")),
     ("president", _pattern(r"president(?:ial)?|presidency")),
     ("senate", _pattern(r"senat(?:e|or|orial)")),
     ("house", _pattern(r"house of representatives|congressional district|[a-z]{2}-\d{1,2}")),
@@ -321,6 +356,22 @@ COMPETITIONS: Choices[str] = _choices(
     ("us open", _pattern(r"us open|u\.s\. open")),
     ("french open", _pattern(r"french open|roland garros")),
     ("australian open", _pattern(r"australian open")),
+    ("la liga", _pattern(r"la liga")),
+    ("serie a", _pattern(r"serie a")),
+    ("bundesliga", _pattern(r"bundesliga")),
+    ("ligue 1", _pattern(r"ligue 1")),
+    ("fa cup", _pattern(r"fa cup")),
+    ("conference league", _pattern(r"conference league")),
+    ("mls cup", _pattern(r"mls cup")),
+    ("march madness", _pattern(r"march madness|ncaa (?:men's |women's )?(?:basketball )?(?:tournament|championship)")),
+    ("college football playoff", _pattern(r"college football (?:playoff|championship)|cfp")),
+    ("masters", _pattern(r"masters(?: tournament)?")),
+    ("pga championship", _pattern(r"pga championship")),
+    ("ryder cup", _pattern(r"ryder cup")),
+    ("formula 1", _pattern(r"formula (?:1|one)|f1")),
+    ("eurovision", _pattern(r"eurovision")),
+    ("euro", _pattern(r"euro (?:19|20)\d\d|european championship")),
+    ("copa america", _pattern(r"copa america")),
 )
 ASSETS: Choices[str] = _choices(
     ("bitcoin", _pattern(r"bitcoin|btc")),
@@ -332,10 +383,33 @@ ASSETS: Choices[str] = _choices(
     ("silver", _pattern(r"silver(?= price|$| (?:be|close|hit|reach|settle))|xag")),
     ("wti", _pattern(r"wti|crude(?: oil)?")),
     ("brent", _pattern(r"brent")),
-    ("s&p 500", _pattern(r"s ?& ?p ?500|spx|s ?& ?p")),
+    ("natural gas", _pattern(r"natural gas|henry hub")),
+    ("copper", _pattern(r"copper(?= price|$| (?:be|close|hit|reach|settle))")),
+    ("s&p 500", _pattern(r"s ?& ?p ?500|sp500|spx|s ?& ?p")),
     ("nasdaq 100", _pattern(r"nasdaq[- ]?100|ndx")),
+    ("nasdaq composite", _pattern(r"nasdaq(?: composite)?")),
     ("dow", _pattern(r"dow jones|djia")),
+    ("russell 2000", _pattern(r"russell 2000")),
+    ("vix", _pattern(r"vix")),
+    ("nikkei", _pattern(r"nikkei(?: 225)?")),
+    ("cardano", _pattern(r"cardano")),
+    ("litecoin", _pattern(r"litecoin")),
+    ("bnb", _pattern(r"bnb|binance coin")),
+    ("sui", _pattern(r"sui")),
+    ("hyperliquid", _pattern(r"hyperliquid")),
+    ("eurusd", _pattern(r"eur/?usd")),
+    ("usdjpy", _pattern(r"usd/?jpy")),
 )
+
+_STATE_NAMES = _word_set(
+    "alabama alaska arizona arkansas california colorado connecticut delaware florida georgia hawaii idaho illinois "
+    "indiana iowa kansas kentucky louisiana maine maryland massachusetts michigan minnesota mississippi missouri "
+    "montana nebraska nevada new_hampshire new_jersey new_mexico new_york north_carolina north_dakota ohio oklahoma "
+    "oregon pennsylvania rhode_island south_carolina south_dakota tennessee texas utah vermont west_virginia virginia "
+    "wisconsin wyoming"
+)
+STATES = re.compile(rf"\b(?:{'|'.join(name.replace('_', ' ') for name in sorted(_STATE_NAMES, reverse=True))})\b")
+"""The states of the US but Washington, which is a city and a man as well."""
 
 DISTINGUISHING = _word_set(
     "north south east west northern southern eastern western jr sr ii iii iv women ladies u21 u20 u19 u17 "
@@ -375,6 +449,6 @@ TOPICLESS = _word_set(
     "margin draw tie team teams pro men mens women professional high low highest lowest maximum minimum max "
     "min upper bound jan january feb february mar march apr april may jun june jul july aug august sep sept "
     "september oct october nov november dec december monday tuesday wednesday thursday friday saturday sunday "
-    "noon midnight inclusive fc cf sc afc"
+    "noon midnight inclusive midterm midterms fc cf sc afc temp temperature interest wil"
 )
 """Words that typed slots already read, or that say nothing of the topic."""

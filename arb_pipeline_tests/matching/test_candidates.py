@@ -53,3 +53,23 @@ def test_far_apart_times_are_no_candidates_and_unknown_times_pass() -> None:
 def test_nothing_gives_nothing() -> None:
     assert find_candidates([], documents([polymarket("Rain?")])) == ()
     assert find_candidates(documents([kalshi("")]), documents([polymarket("")])) == ()
+
+
+def test_a_game_is_found_by_its_day_among_hundreds_of_the_same_teams() -> None:
+    first = datetime(2026, 1, 1, 19, tzinfo=UTC)
+    rules = "If the Lima Llamas win, it resolves to Llamas. If the Cusco Condors win, it resolves to Condors."
+    days = [first + timedelta(days=number) for number in range(300)]
+    left = [
+        kalshi(
+            "Lima at Cusco Winner?",
+            "Lima",
+            occurrence_at=day + timedelta(hours=3),
+            rules=rules,
+            market_id=f"KX{day:%m%d}",
+        )
+        for day in days
+    ]
+    right = [
+        game("Condors", "Llamas", f"{day:%Y-%m-%d %H:%M:%S}+00", rules=rules, market_id=f"0x{day:%m%d}") for day in days
+    ]
+    assert {(number, number) for number in range(300)} <= found(left, right).keys()

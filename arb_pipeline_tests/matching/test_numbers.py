@@ -70,3 +70,38 @@ def test_whole_metrics_have_one_form(value: int, closed: bool) -> None:
     assert other is not None
     assert other.complement() == one_sided
     assert other.high_closed is not closed
+
+
+ends = st.none() | st.integers(-4, 4).map(Decimal)
+intervals = st.builds(Interval, ends, ends, st.booleans(), st.booleans()).filter(
+    lambda one: one.low is None or one.high is None or one.low < one.high
+)
+POINTS = [Decimal(number) / 2 for number in range(-12, 13)]
+
+
+def holds(interval: Interval, value: Decimal) -> bool:
+    above = interval.low is None or value > interval.low or (value == interval.low and interval.low_closed)
+    below = interval.high is None or value < interval.high or (value == interval.high and interval.high_closed)
+    return above and below
+
+
+@given(intervals, intervals)
+def test_parts_and_disjoint_intervals_are_those_of_their_values(first: Interval, second: Interval) -> None:
+    inside = [value for value in POINTS if holds(first, value)]
+    assert first.within(second) == all(holds(second, value) for value in inside)
+    assert first.disjoint(second) == (not any(holds(second, value) for value in inside))
+    assert first.disjoint(second) == second.disjoint(first)
+
+
+@given(intervals, intervals)
+def test_what_adjoins_leaves_nothing_between_and_shares_nothing(first: Interval, second: Interval) -> None:
+    if first.adjoins(second):
+        assert first.disjoint(second)
+        assert first.high == second.low
+        assert sum(holds(one, first.high or Decimal(0)) for one in (first, second)) == 1
+
+
+def test_whole_numbers_adjoin_without_touching() -> None:
+    low, high = (Interval(Decimal(a), Decimal(b), True, True, "F") for a, b in ((47, 48), (49, 50)))
+    assert low.adjoins(high)
+    assert not high.adjoins(low)

@@ -121,3 +121,82 @@ def test_a_conflicting_decision_leaves_the_file_as_it_was(path: Path) -> None:
 def test_decisions_cannot_be_built_wrong() -> None:
     with pytest.raises(ValidationError):
         Decision.model_validate(entry(unknown=1))
+
+
+def test_a_conflict_names_the_lines_of_both_entries(path: Path) -> None:
+    path.write_text(
+        "# ours\n"
+        "- {kalshi: KXA, polymarket: {condition_id: '0xab'}, verdict: rejected, by: ann, at: 2026-11-21}\n"
+        "\n# theirs\n-\n"
+        "  kalshi: KXA\n  polymarket: {condition_id: '0xAB', yes_token_index: 1}\n  verdict: inverted\n"
+        f"  rules_sha256: {{kalshi: {HASH}, polymarket: {HASH}}}\n  by: bob\n  at: 2026-11-22\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(OverrideError, match=r"approve and reject the same pair \(lines 2 and 5\)") as caught:
+        load_overrides(path)
+    assert "KXA with 0xab (rejected, by ann); KXA with 0xab (inverted, by bob)" in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("second", "says"),
+    [
+        (entry(by="bob"), "decide the same pair twice"),
+        (entry(verdict="kalshi_implies_polymarket", by="bob"), "state contradictory relations of the same pair"),
+        (entry(verdict="rejected", by="bob"), "approve and reject the same pair"),
+    ],
+)
+def test_two_decisions_on_a_pair_are_told_by_what_they_are(path: Path, second: dict[str, Any], says: str) -> None:
+    with pytest.raises(OverrideError, match=f"entries 1 and 2 {says}"):
+        load_overrides(write(path, entry(), second))
+
+
+def test_a_market_may_imply_several_beside_being_the_same_as_one(path: Path) -> None:
+    implied = [
+        entry(verdict="kalshi_implies_polymarket", polymarket={"condition_id": name, "yes_token_index": index})
+        for name, index in (("0xcd", 0), ("0xce", 1))
+    ]
+    assert len(load_overrides(write(path, entry(), *implied))) == 3
+
+
+@pytest.mark.parametrize("doubled", ["  verdict: rejected\n", "  polymarket: {condition_id: '0xcd'}\n"])
+def test_a_field_given_twice_is_refused(path: Path, doubled: str) -> None:
+    write(path, entry())
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text + doubled, encoding="utf-8")
+    with pytest.raises(
+        OverrideError, match=rf"{doubled.split(':', maxsplit=1)[0].strip()} stands on line \d+ and on line \d+"
+    ):
+        load_overrides(path)
+
+
+def test_what_gives_way_goes_with_its_lines_and_nothing_else(path: Path) -> None:
+    why = "a long reason that goes over several lines of the file because it says everything twice, " * 3
+    entries = [
+        Decision.model_validate(entry(kalshi=f"KX{name}", polymarket={"condition_id": f"0x{name}"}, why=why))
+        for name in "abc"
+    ]
+    save_decisions(path, entries)
+    text = path.read_text(encoding="utf-8").replace("- kalshi: KXc", "\n# about c\n- kalshi: KXc")
+    path.write_text(text, encoding="utf-8")
+    new = entries[1].model_copy(update={"by": "bob"})
+    save_decisions(path, [new], replace=[entries[1]])
+    assert [(one.kalshi, one.by) for one in load_overrides(path)] == [("KXa", "ann"), ("KXc", "ann"), ("KXb", "bob")]
+    first, last = text.index("- kalshi: KXb"), text.index("\n# about c")
+    assert path.read_text(encoding="utf-8").startswith(text[:first] + text[last:])
+    with pytest.raises(OverrideError, match="same pair"):
+        save_decisions(path, [entries[1]], replace=[entries[1]])
+
+
+def test_a_new_file_says_what_it_is_and_is_the_teams(path: Path) -> None:
+    save_decisions(path, [Decision.model_validate(entry())])
+    assert path.read_text(encoding="utf-8").startswith("# People's decisions on pairs.")
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_hashes_tell_whose_rules_changed() -> None:
+    decision = Decision.model_validate(entry())
+    assert decision.changed(HASH, HASH) == ()
+    assert decision.changed("b" * 64, HASH) == ("kalshi",)
+    assert decision.changed("b" * 64, "b" * 64) == ("kalshi", "polymarket")
+    assert Decision.model_validate(entry(verdict="rejected", rules_sha256=None)).changed(HASH, HASH) == ()

@@ -1,0 +1,109 @@
+"""What keeps a proposed pair from being accepted without a person.
+
+Everything has to be known and equal that its family calls mandatory, both rules texts have to be there, and no term of
+theirs may differ in a way that pays differently. One open point is enough for a person to look.
+"""
+
+from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
+
+from arb_pipeline.matching.families import family_named
+from arb_pipeline.matching.rules import Result, RulesDiff
+from arb_pipeline.matching.slots import Slots
+from arb_pipeline.matching.vetoes import Outcome, Verdict, unspoken
+from arb_pipeline.model import Market
+
+__all__ = ["alarms", "blockers"]
+
+_HARMLESS_FIELDS = frozenset({"timezone", "early close", "starts", "deadline", "observation"})
+"""Fields that a mandatory slot covers better, or that change when a contract pays but not what."""
+
+_HARMLESS_CAVEATS = frozenset({"void"})
+"""Caveats that the comparison of the rules texts answers."""
+
+_INVERSION_SUM = Decimal("0.03")
+_INVERSION_GAP = Decimal("0.20")
+
+
+def blockers(
+    markets: tuple[Market, Market], sides: tuple[Slots, Slots], verdict: Verdict, diff: RulesDiff
+) -> tuple[str, ...]:
+    """Reasons for a person to look at the pair; none means that it may be accepted by itself.
+
+    Args:
+        markets, sides: (Kalshi, Polymarket) and the slots that were compared.
+        verdict: how the slots compare.
+        diff: how the rules texts compare.
+    """
+    return tuple(_blockers(markets, sides, verdict, diff))
+
+
+def _blockers(
+    markets: tuple[Market, Market], sides: tuple[Slots, Slots], verdict: Verdict, diff: RulesDiff
+) -> Iterator[str]:
+    first, second = sides
+    family = family_named(first.family)
+    if family is None or first.family != second.family:
+        yield "family: no parser knows both questions as one kind"
+        return
+    for venue, market in zip(("Kalshi", "Polymarket"), markets, strict=True):
+        if not market.rules.strip():
+            yield f"rules: {venue} gives none"
+    for slot in family.mandatory:
+        found = verdict.of(slot)
+        if found is None or found.outcome not in {Outcome.EQUAL, Outcome.COMPLEMENT}:
+            yield f"{slot}: not known to be equal"
+    for item in verdict.with_outcome(Outcome.CAVEAT):
+        if item.slot not in _HARMLESS_CAVEATS and item.slot not in family.mandatory:
+            yield f"{item.slot}: {item.reason}"
+    for item in verdict.with_outcome(Outcome.UNKNOWN):
+        if (item.slot == "actor" and item.weight) or item.slot in {
+            "entity",
+            "coherence",
+            "year",
+            "interval",
+            "numbers",
+            "topic",
+        }:
+            yield f"{item.slot}: {item.reason or 'known on one side alone'}"
+    for venue, words in (("Kalshi", unspoken(first, second)), ("Polymarket", unspoken(second, first))):
+        if words:
+            yield f"topic: only {venue} speaks of {', '.join(sorted(words))}"
+    yield from _terms(diff, family.terms, contest=family.contest)
+
+
+def _terms(diff: RulesDiff, needed: tuple[str, ...], *, contest: bool) -> Iterator[str]:
+    for line in diff.lines:
+        if line.result is Result.DIFFERS and line.field not in _HARMLESS_FIELDS:
+            yield f"rules: {line.field} differs ({line.kalshi or 'not told'} / {line.polymarket or 'not told'})"
+        elif line.result is Result.UNKNOWN and (contest and line.field.startswith("if ")):
+            yield f"rules: {line.field} is told on one side alone"
+    for field in needed:
+        if field == "void":
+            if diff.void_states is None:
+                yield "rules: what a cancelled or tied contest pays is not told"
+        elif field != "scope" and diff.result(field) is not Result.EQUAL and _spoken_of(diff, field):
+            yield f"rules: {field} is not known to be equal"
+
+
+def _spoken_of(diff: RulesDiff, field: str) -> bool:
+    return any(line.field == field for line in diff.lines)
+
+
+def alarms(kalshi: Market, polymarket: Market, *, inverted: bool) -> tuple[str, ...]:
+    """Prices that look as if a pair were aligned the wrong way round: an alarm for people, never a reason."""
+    prices = [_price(market.last_trade_price) for market in (kalshi, polymarket)]
+    if prices[0] is None or prices[1] is None:
+        return ()
+    first, second = prices[0], 1 - prices[1] if inverted else prices[1]
+    if abs(first + second - 1) < _INVERSION_SUM and abs(first - second) > _INVERSION_GAP:
+        return (f"suspected_inversion: last trades at {first} and {second} add up to about 1",)
+    return ()
+
+
+def _price(text: str) -> Decimal | None:
+    try:
+        price = Decimal(text)
+    except InvalidOperation:
+        return None
+    return price if 0 < price < 1 else None

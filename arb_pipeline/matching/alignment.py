@@ -1,0 +1,91 @@
+"""Events before markets: which listings are about one occasion, and whether an event's answers are all there are."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from arb_pipeline.matching.assignment import assign
+from arb_pipeline.matching.numbers import Interval
+from arb_pipeline.matching.slots import Proposition, is_placeholder
+from arb_pipeline.matching.text import normalise
+from arb_pipeline.model import Event
+
+__all__ = ["EventAlignment", "Exhaustiveness", "align_events", "exhaustiveness"]
+
+_CATCH_ALL = frozenset({"other", "the field", "field", "none", "none of the above", "nobody", "no one", "any other"})
+
+
+@dataclass(frozen=True, slots=True)
+class Exhaustiveness:
+    """Whether one of an event's answers has to come true, and what proves or disproves it."""
+
+    proven: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventAlignment:
+    """Two events about one occasion; ``pairs`` of their markets are the same question, the others have no partner."""
+
+    kalshi_event_id: str
+    polymarket_event_id: str
+    pairs: int
+    kalshi_only: int
+    polymarket_only: int
+    kalshi: Exhaustiveness
+    polymarket: Exhaustiveness
+
+    @property
+    def complete(self) -> bool:
+        """Whether every answer of either event has a partner, and both events are proven to be exhaustive."""
+        return not self.kalshi_only and not self.polymarket_only and self.kalshi.proven and self.polymarket.proven
+
+
+def align_events(
+    left: Sequence[str], right: Sequence[str], edges: Mapping[tuple[int, int], float]
+) -> dict[str, tuple[str, int]]:
+    """One Polymarket event for each Kalshi event that shares several questions with it, and how many.
+
+    Args:
+        left, right: the event id of each market, by position.
+        edges: weight of every pair of markets that could be the same question.
+    """
+    names = sorted(set(left)), sorted(set(right))
+    position = [{name: number for number, name in enumerate(side)} for side in names]
+    shared: Counter[tuple[int, int]] = Counter()
+    rows: dict[tuple[int, int], set[int]] = defaultdict(set)
+    for row, column in edges:
+        key = position[0][left[row]], position[1][right[column]]
+        if row not in rows[key]:
+            rows[key].add(row)
+            shared[key] += 1
+    chosen = assign({key: float(count) for key, count in shared.items()})
+    return {names[0][row]: (names[1][column], shared[row, column]) for row, column in chosen if shared[row, column] > 1}
+
+
+def exhaustiveness(event: Event, propositions: Iterable[Proposition]) -> Exhaustiveness:
+    """Prove that one answer has to come true: a live catch-all answer, or intervals that leave no value out.
+
+    Kalshi's flag "mutually exclusive" and Polymarket's negRisk say that at most one does, which proves nothing here.
+    """
+    for market in event.markets:
+        if normalise(market.yes_title).text.strip() in _CATCH_ALL and not market.strike.get("negRiskOther"):
+            return Exhaustiveness(proven=True, why=f"{market.yes_title!r} is listed")
+    if any(is_placeholder(market) for market in event.markets):
+        return Exhaustiveness(proven=False, why="answers may be added")
+    intervals = [fact.value for item in propositions if (fact := item.slots.interval) is not None]
+    if len(intervals) < 2 or len(intervals) != len(event.markets):
+        return Exhaustiveness(proven=False, why="the answers are names, or not all are read")
+    return _partition(intervals)
+
+
+def _partition(intervals: Sequence[Interval]) -> Exhaustiveness:
+    """Whether the intervals, put in order, cover the whole line without a gap or an overlap."""
+    ordered = sorted(intervals, key=lambda one: (one.low is not None, one.low or 0))
+    if ordered[0].low is not None or ordered[-1].high is not None:
+        return Exhaustiveness(proven=False, why="a tail is not listed")
+    for first, second in pairwise(ordered):
+        if not first.adjoins(second):
+            return Exhaustiveness(proven=False, why=f"{first} does not adjoin {second}")
+    return Exhaustiveness(proven=True, why="the brackets adjoin and have both tails")

@@ -1,0 +1,106 @@
+"""Rate decisions, published statistics, prices at a time or touched, closes of indices, temperatures."""
+
+import re
+
+from msgspec.structs import replace
+
+from arb_pipeline.matching.families.reading import Family, Reading
+from arb_pipeline.matching.slots import Direction, Fact, Observation, Slots
+
+__all__ = ["FAMILIES"]
+
+_PRINTS = {
+    "core cpi", "cpi", "core pce", "pce", "ppi", "gdp", "unemployment", "payrolls", "jobless claims", "retail sales",
+    "job openings", "housing starts", "home sales", "ism", "consumer sentiment",
+}  # fmt: skip
+_COINS = {
+    "bitcoin", "ethereum", "solana", "xrp", "dogecoin", "cardano", "litecoin", "bnb", "avalanche", "chainlink token",
+    "sui", "hyperliquid",
+}  # fmt: skip
+_INDICES = {"s&p 500", "nasdaq 100", "nasdaq composite", "dow", "russell 2000", "vix", "nikkei", "ftse", "dax"}
+_GOODS = {"gold", "silver", "wti", "brent", "natural gas", "copper", "eurusd", "usdjpy", "treasury"}
+_BASIS = (
+    ("year over year", re.compile(r"\b(?:year[- ]over[- ]year|yoy|y/y|annual(?:ly|i[sz]ed)?|12[- ]month|yearly)\b")),
+    ("month over month", re.compile(r"\b(?:month[- ]over[- ]month|mom|m/m|monthly|one[- ]month)\b")),
+    ("quarter over quarter", re.compile(r"\b(?:quarter[- ]over[- ]quarter|qoq|q/q|quarterly)\b")),
+)
+_UNSCHEDULED = re.compile(r"\b(?:emergency|unscheduled|inter-?meeting)\b")
+
+
+def _fed_decision(reading: Reading) -> Slots | None:
+    slots = reading.slots
+    if slots.meeting is None or (slots.direction is None and slots.interval is None and slots.metric is None):
+        return None
+    if not re.search(r"\bfed\b|federal reserve|fomc|federal funds|interest rate", reading.around):
+        return None
+    held = slots.direction is not None and slots.direction.value is Direction.HOLD
+    return replace(slots, interval=None) if held else slots
+
+
+def _macro_print(reading: Reading) -> Slots | None:
+    slots = reading.slots
+    if slots.metric is None or slots.metric.value not in _PRINTS or slots.interval is None:
+        return None
+    if slots.observation is not None and slots.observation.value is not Observation.POINT:
+        return replace(slots, period=slots.period or _basis(reading))
+    # A print is looked at once, whenever it is published: "in December 2026" names its month, not a deadline.
+    return replace(slots, period=slots.period or _basis(reading))
+
+
+def _basis(reading: Reading) -> Fact[str] | None:
+    for source, text in (("title", reading.around), ("rules", reading.rules)):
+        for value, pattern in _BASIS:
+            if match := pattern.search(text):
+                return Fact(value, source, match.group())
+    return None
+
+
+def _priced(reading: Reading, assets: set[str]) -> bool:
+    slots = reading.slots
+    return (
+        slots.asset is not None
+        and slots.asset.value in assets
+        and slots.metric is None
+        and (slots.interval is not None or slots.direction in _moves(slots))
+    )
+
+
+def _moves(slots: Slots) -> tuple[object, ...]:
+    up_or_down = slots.direction is not None and slots.direction.value in {Direction.UP, Direction.DOWN}
+    return (slots.direction,) if up_or_down else ()
+
+
+def _touched(slots: Slots) -> bool:
+    return slots.observation is not None and slots.observation.value in {Observation.TOUCH, Observation.WINDOW}
+
+
+def _price_touch(reading: Reading) -> Slots | None:
+    if not _priced(reading, _COINS | _GOODS | _INDICES) or not _touched(reading.slots):
+        return None
+    slots = reading.slots
+    return replace(slots, observation=Fact(Observation.TOUCH, "family", "at any time until the deadline"))
+
+
+def _crypto_point(reading: Reading) -> Slots | None:
+    return reading.slots if _priced(reading, _COINS) and not _touched(reading.slots) else None
+
+
+def _index_close(reading: Reading) -> Slots | None:
+    return reading.slots if _priced(reading, _INDICES | _GOODS) and not _touched(reading.slots) else None
+
+
+def _temperature(reading: Reading) -> Slots | None:
+    slots = reading.slots
+    if slots.metric is None or "temperature" not in slots.metric.value or slots.interval is None:
+        return None
+    return slots
+
+
+FAMILIES = (
+    Family("temperature_bracket", _temperature, ("metric", "interval", "on", "station", "source_class")),
+    Family("fed_decision", _fed_decision, ("meeting", "direction"), ("unscheduled", "rounding"), exclusive=True),
+    Family("macro_print", _macro_print, ("metric", "interval", "period", "editions"), ("source",)),
+    Family("crypto_touch", _price_touch, ("asset", "interval", "deadline", "source_class")),
+    Family("crypto_point", _crypto_point, ("asset", "interval", "on", "clock", "source_class")),
+    Family("index_close", _index_close, ("asset", "interval", "on", "source_class")),
+)

@@ -1,0 +1,346 @@
+"""The known ways in which such systems lose money on pairs, each by its name: F1 to F17, and the trap catalogue."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+
+from arb_pipeline.matching.alignment import exhaustiveness
+from arb_pipeline.matching.families import propositions
+from arb_pipeline.matching.matcher import match
+from arb_pipeline.matching.rules import Result
+from arb_pipeline.matching.slots import is_placeholder
+from arb_pipeline.model import Event, MatchStatus, Relation
+from arb_pipeline_tests.matching.build import AT, NONE, game, judged, kalshi, market, polymarket
+
+START = datetime(2026, 12, 6, 1, tzinfo=UTC)
+KICK_OFF = "2026-12-06 00:00:00+00"
+SIDES = "If the Lima Llamas win, it resolves to Llamas. If the Cusco Condors win, it resolves to Condors."
+
+
+def yes(rule: str) -> str:
+    return f"If {rule}, then the market resolves to Yes."
+
+
+def same(first: Event, second: Event) -> bool:
+    return judged(first, second).proposed
+
+
+def accepted(first: Event, second: Event) -> bool:
+    judgement = judged(first, second)
+    return judgement.proposed and not judgement.blockers
+
+
+def relation(first: Event, second: Event) -> Relation:
+    return judged(first, second).relation
+
+
+# --- F1 to F17 ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("120,000", "125,000"), ("120,000", "120,001")])
+def test_f1_threshold_or_bracket_differs(ours: str, theirs: str) -> None:
+    assert not same(
+        kalshi(f"Will Bitcoin be above ${ours} on Dec 31, 2026?"),
+        polymarket(f"Will Bitcoin be above ${theirs} on December 31, 2026?"),
+    )
+
+
+def test_f2_comparator_and_inclusivity() -> None:
+    above = kalshi("Will CPI inflation be above 2.8% in December 2026?")
+    assert relation(above, polymarket("Will CPI inflation be at least 2.8% in December 2026?")) is (
+        Relation.KALSHI_IMPLIES_POLYMARKET
+    )
+    whole = kalshi("Will Ann Lee win more than 35 games?", "Ann Lee")
+    assert "interval" not in {
+        reason.partition(":")[0]
+        for reason in judged(whole, polymarket("Will Ann Lee win at least 36 games?", "Ann Lee")).reasons
+    }
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        "Will Bitcoin reach $90,000 by December 31, 2026?",
+        "Will Bitcoin hit $90,000 in 2026?",
+        "How many times will Bitcoin be above $90,000 in 2026?",
+    ],
+)
+def test_f3_point_touch_count(theirs: str) -> None:
+    assert not same(kalshi("Will Bitcoin close above $90,000 on Dec 31, 2026?"), polymarket(theirs))
+
+
+def test_f4_deadline() -> None:
+    before = kalshi("Will Ann Lee visit Peru before Jan 1, 2027?")
+    assert relation(before, polymarket("Will Ann Lee visit Peru by December 31, 2026?")) is Relation.EQUIVALENT
+    assert relation(before, polymarket("Will Ann Lee visit Peru in 2026?")) is Relation.EQUIVALENT
+    assert not same(before, polymarket("Will Ann Lee visit Peru on December 31, 2026?"))
+    assert not same(before, polymarket("Will Ann Lee visit Peru by December 30, 2026?"))
+
+
+def test_f5_timezone() -> None:
+    noon = polymarket("Will Bitcoin be above $90,000 on December 31, 2026 at noon ET?")
+    assert not same(kalshi("Will Bitcoin be above $90,000 on Dec 31, 2026 at 5pm EST?"), noon)
+    utc = polymarket(
+        "Will Ann Lee visit Peru by December 31, 2026, 11:59 PM UTC?",
+        rules=yes("Ann Lee visits Peru by December 31, 2026, 11:59 PM UTC"),
+    )
+    judgement = judged(kalshi("Will Ann Lee visit Peru before Jan 1, 2027?"), utc)
+    assert any(caveat.startswith("deadline: deadlines 5:0") for caveat in judgement.verdict.caveats)
+    assert judgement.blockers
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        "Will Ann Lee win the 2026 Ohio Senate election?",
+        "Will Ann Lee win the 2026 Ohio Senate Democratic runoff?",
+        "Will Ann Lee announce a run for the 2026 Ohio Senate?",
+    ],
+)
+def test_f6_stage(theirs: str) -> None:
+    ours = kalshi("Will Ann Lee be the Democratic nominee for Senate in Ohio in 2026?", "Ann Lee")
+    assert not same(ours, polymarket(theirs, "Ann Lee"))
+
+
+def test_f7_scope() -> None:
+    whole = kalshi("Lima at Cusco Winner?", "Lima", occurrence_at=START, rules=SIDES)
+    for kind in ("first_half_moneyline", "spreads"):
+        strike: dict[str, Any] = {"sportsMarketType": kind, "gameStartTime": KICK_OFF, "line": -1.5}
+        part = polymarket("Llamas vs. Condors: 1H", outcomes=("Llamas", "Condors"), strike=strike, rules=SIDES)
+        assert not same(whole, part), kind
+
+
+@pytest.mark.parametrize("source", ["Chainlink", "the Binance 1-minute candle", "Coinbase"])
+def test_f8_who_decides(source: str) -> None:
+    ours = kalshi("Will Bitcoin be above $90,000 on Dec 31, 2026?", rules="According to CF Benchmarks BRTI.")
+    assert not same(ours, polymarket("Will Bitcoin be above $90,000 on December 31, 2026?", rules=f"{source} decides."))
+
+
+def test_f9_void_tie_postponement() -> None:
+    ours = kalshi(
+        "Lima at Cusco Winner?",
+        "Lima",
+        occurrence_at=START,
+        rules=f"{SIDES} If it is canceled, the market resolves to a fair price.",
+    )
+    theirs = game("Llamas", "Condors", KICK_OFF, rules=f"{SIDES} If it is canceled, the market resolves to 50-50.")
+    judgement = judged(ours, theirs)
+    assert judgement.proposed
+    assert judgement.rules is not None
+    assert judgement.rules.result("if cancelled") is Result.DIFFERS
+    assert (Decimal(0), Decimal("0.5")) in (judgement.rules.void_states or {}).values()
+    assert any("if cancelled" in blocker for blocker in judgement.blockers)
+
+
+@pytest.mark.parametrize(("names", "index"), [(("Llamas", "Condors"), 0), (("Condors", "Llamas"), 1)])
+def test_f10_inverted_outcome(names: tuple[str, str], index: int) -> None:
+    ours = kalshi("Lima at Cusco Winner?", "Lima", occurrence_at=START, rules=SIDES)
+    judgement = judged(ours, game(*names, KICK_OFF, rules=SIDES))
+    assert judgement.polymarket_yes_index == index
+    assert judgement.relation is (Relation.INVERTED if index else Relation.EQUIVALENT)
+
+
+def test_f11_an_event_is_no_market() -> None:
+    assert not same(
+        kalshi("Will the WTI front-month settle oil price be above $106 on Apr 10, 2026?"),
+        polymarket("What will WTI Crude Oil (WTI) hit in April 2026?"),
+    )
+
+
+def test_f12_placeholders_and_other() -> None:
+    other = market("polymarket", "0xo", "Will another person win?", yes_title="Other", strike={"negRiskOther": True})
+    reserve = market("polymarket", "0xp", "Will Person B win?", yes_title="Person B")
+    assert is_placeholder(other)
+    assert is_placeholder(reserve)
+    flagged = Event(
+        venue="kalshi",
+        event_id="KX",
+        title="Who?",
+        mutually_exclusive=True,
+        markets=(
+            market("kalshi", "KX1", "Who?", yes_title="Ann Lee"),
+            market("kalshi", "KX2", "Who?", yes_title="Bob Ray"),
+        ),
+    )
+    found = [propositions(flagged, one)[0] for one in flagged.markets]
+    assert not exhaustiveness(flagged, found).proven, "at most one is not at least one"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("Bob Lee", "Bob Lee Jr."), ("South Korea", "North Korea"), ("Guinea", "Guinea Bissau")]
+)
+def test_f13_homonyms(ours: str, theirs: str) -> None:
+    assert not same(
+        kalshi(f"Will {ours} win the 2026 World Cup?", ours),
+        polymarket(f"Will {theirs} win the 2026 World Cup?", theirs),
+    )
+
+
+def test_f14_recycled_listing() -> None:
+    ours = kalshi("Will Ann Lee win the Lima Open in 2026?", "Ann Lee")
+    assert not same(ours, polymarket("Will Ann Lee win the Lima Open in 2027?", "Ann Lee"))
+
+
+@pytest.mark.parametrize("start", ["2026-12-05 00:00:00+00", "2026-12-07 00:00:00+00", "2026-12-06 12:00:00+00"])
+def test_f15_the_same_game_on_another_day(start: str) -> None:
+    ours = kalshi("Lima at Cusco Winner?", "Lima", occurrence_at=START, rules=SIDES)
+    assert not same(ours, game("Llamas", "Condors", start, rules=SIDES))
+
+
+def test_f16_unscheduled_events() -> None:
+    title = "Will the Fed cut rates by 25 bps at its July 2026 meeting?"
+    ours = kalshi(title, rules="An emergency cut does not count.")
+    judgement = judged(ours, polymarket(title, rules="An unscheduled cut counts too."))
+    assert judgement.proposed
+    assert any("unscheduled differs" in blocker for blocker in judgement.blockers)
+
+
+def test_f17_combos() -> None:
+    combo = kalshi("Lima and Cusco both win?", strike={"mve_collection_ticker": "KXMVE-1"})
+    assert is_placeholder(combo.markets[0])
+    assert not match([combo], [polymarket("Lima and Cusco both win?")], NONE, AT).matches
+
+
+# --- the trap catalogue -------------------------------------------------------------------------------------
+
+
+def temperature(station: str, source: str) -> Callable[..., Event]:
+    rule = f"the highest temperature at {station} on Nov 30, 2026 is above 49° according to {source}"
+    return lambda venue: venue("Will the high temp in New York be >49° on Nov 30, 2026?", rules=yes(rule))
+
+
+TRAPS: dict[str, tuple[Event, Event]] = {
+    "NYC temperature: Central Park or LaGuardia": (
+        temperature("Central Park Observatory", "the National Weather Service")(kalshi),
+        temperature("LaGuardia Airport", "the National Weather Service")(polymarket),
+    ),
+    "NYC temperature: NWS or Wunderground": (
+        temperature("Central Park", "the National Weather Service")(kalshi),
+        temperature("Central Park", "Wunderground")(polymarket),
+    ),
+    "BTC 5-minute or 15-minute window": (
+        kalshi("Bitcoin up in the 15 minutes to 5:15 PM ET on Dec 1, 2026?", rules="CF Benchmarks decides."),
+        polymarket(
+            "Bitcoin Up or Down - December 1, 2026, 5:10PM-5:15PM ET", outcomes=("Up", "Down"), rules="Chainlink."
+        ),
+    ),
+    "Binance candle or CF Benchmarks": (
+        kalshi("Will Ethereum be above $4,000 on Dec 31, 2026?", rules="According to CF Benchmarks ERTI."),
+        polymarket("Will Ethereum be above $4,000 on December 31, 2026?", rules="The Binance 1-minute candle."),
+    ),
+    "top 5 or top 10": (
+        kalshi("Will Ann Lee finish in the top 5 at the 2026 Lima Open?", "Ann Lee"),
+        polymarket("Will Ann Lee finish in the top 10 at the 2026 Lima Open?", "Ann Lee"),
+    ),
+    "nominee or winner": (
+        kalshi("Will Ann Lee be the Republican nominee for Governor in Ohio in 2026?", "Ann Lee"),
+        polymarket("Will Ann Lee win the 2026 Ohio Governor election?", "Ann Lee"),
+    ),
+    "by or on a date": (
+        kalshi("Will Ethereum be above $4,000 by Dec 31, 2026?"),
+        polymarket("Will Ethereum be above $4,000 on December 31, 2026?"),
+    ),
+    "at least or more than": (
+        kalshi("Will unemployment be at least 4.5% in November 2026?"),
+        polymarket("Will unemployment be more than 4.5% in November 2026?"),
+    ),
+    "total line 47.5 or 48": (
+        kalshi(
+            "Lima at Cusco: Total points",
+            "Over 47.5 points",
+            occurrence_at=START,
+            rules=SIDES,
+            strike={"strike_type": "greater", "floor_strike": 47.5},
+        ),
+        polymarket(
+            "Llamas vs. Condors: O/U 48",
+            outcomes=("Over", "Under"),
+            rules=SIDES,
+            strike={"sportsMarketType": "totals", "line": 48, "gameStartTime": KICK_OFF},
+        ),
+    ),
+    "regulation or overtime": (
+        kalshi("Will Lima win in regulation time (Lima at Cusco)?", "Lima", occurrence_at=START, rules=SIDES),
+        game("Llamas", "Condors", KICK_OFF, rules=SIDES),
+    ),
+    "three-way or two-way result": (
+        Event(
+            venue="kalshi",
+            event_id="KXG",
+            title="Lima vs Cusco Winner?",
+            mutually_exclusive=True,
+            markets=tuple(
+                market(
+                    "kalshi",
+                    f"KXG-{name}",
+                    f"Lima vs Cusco Winner? {name}",
+                    yes_title=name,
+                    occurrence_at=START,
+                    rules=SIDES,
+                )
+                for name in ("Lima", "Cusco", "Tie")
+            ),
+        ),
+        game("Llamas", "Condors", KICK_OFF, rules=SIDES),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRAPS)
+def test_trap(name: str) -> None:
+    assert not same(*TRAPS[name])
+
+
+def test_trap_fair_price_or_half_or_plain_no() -> None:
+    ours = f"{SIDES} If it is canceled, the market resolves to a fair price."
+    for pays in ("50-50", 'to "No"'):
+        theirs = f"{SIDES} If it is canceled, the market resolves {pays}."
+        assert not accepted(
+            kalshi("Lima at Cusco Winner?", "Lima", occurrence_at=START, rules=ours),
+            game("Llamas", "Condors", KICK_OFF, rules=theirs),
+        )
+
+
+def test_trap_early_close_is_told() -> None:
+    ours = kalshi(
+        "Will Ann Lee visit Peru before Jan 1, 2027?", rules="The market will close early. Ann Lee visits Peru."
+    )
+    judgement = judged(ours, polymarket("Will Ann Lee visit Peru by December 31, 2026?", rules="Ann Lee visits Peru."))
+    assert judgement.rules is not None
+    assert ("early close", "may end early", "") in {
+        (line.field, line.kalshi, line.polymarket) for line in judgement.rules.lines
+    }
+
+
+def test_trap_augmented_other_is_no_partner() -> None:
+    ours = kalshi("Will another person win the 2026 Lima Open?", "Other")
+    theirs = polymarket("Will another person win the 2026 Lima Open?", "Other", strike={"negRiskOther": True})
+    assert not match([ours], [theirs], NONE, AT).matches
+
+
+def test_trap_prices_that_add_up_to_one_are_no_match() -> None:
+    ours = kalshi("Will Ann Lee win the 2026 Lima Open?", "Ann Lee", last_trade_price="0.6")
+    theirs = polymarket("Will Bob Ray win the 2026 Lima Open?", "Bob Ray", last_trade_price="0.4")
+    assert relation(ours, theirs) is Relation.EXCLUSIVE
+
+
+def test_trap_duplicate_pairings() -> None:
+    ours = kalshi("Will Ann Lee visit Peru before Jan 1, 2027?", market_id="KX1")
+    twice = [polymarket("Will Ann Lee visit Peru by December 31, 2026?", market_id=name) for name in ("0x1", "0x2")]
+    found = match([ours], twice, NONE, AT).matches
+    assert sum(item.relation is Relation.EQUIVALENT for item in found) == 1
+    assert {item.status for item in found} == {MatchStatus.REVIEW, MatchStatus.REJECTED}
+
+
+def test_a_changed_word_of_a_rule_is_a_changed_market() -> None:
+    ours = kalshi("Will Ann Lee visit Peru before Jan 1, 2027?", rules=yes("Ann Lee visits Peru before Jan 1, 2027"))
+    other = msgspec.structs.replace(ours.markets[0], rules=yes("Ann Lee visits Chile before Jan 1, 2027"))
+    theirs = polymarket(
+        "Will Ann Lee visit Peru by December 31, 2026?", rules=yes("Ann Lee visits Peru by December 31, 2026")
+    )
+    assert accepted(ours, theirs)
+    assert not accepted(msgspec.structs.replace(ours, markets=(other,)), theirs)
