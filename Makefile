@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test lint format docs lock clean bench-fuzz bench-kill bench-soak bench-faults bench-durable
+.PHONY: help install demo up test lint format docs lock clean bench-fuzz bench-kill bench-soak bench-faults bench-durable bench-storage bench-match
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -42,6 +42,12 @@ bench-faults: $(STAMP) ## every fault of the local exchange against a real captu
 
 bench-durable: $(STAMP) ## time from receipt of a frame to the fsync of its journal, at 5,000 and 50,000 frames a second
 	$(BIN)/python -m bench.durable --rates 5000 50000 --seconds 20
+
+bench-storage: $(STAMP) ## Parquet, COPY and as-of figures side by side, and Postgres killed ten times; ARB_RECORDINGS adds real bytes
+	$(BIN)/python -m bench.storage --kills 10
+
+bench-match: $(STAMP) ## pair 5,000 Kalshi with 20,000 Polymarket markets: seconds, peak memory, pairs found
+	$(BIN)/python -m bench.match
 
 bench-kill: $(STAMP) ## kill -9 a capture at 2,000 frames/s 20 times, and check every frame, gap and book
 	$(BIN)/python -m bench.kill

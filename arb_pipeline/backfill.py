@@ -21,8 +21,17 @@ from arb_pipeline.model import Anomaly, Candle, Trade
 from arb_pipeline.pipeline import universe
 from arb_pipeline.settings import Settings
 from arb_pipeline.storage.arrow import repeated
-from arb_pipeline.storage.candles import INTERVALS_S, captured_candles, captured_markets, renewed, venue_candles
-from arb_pipeline.storage.lake import HOUR_NS, Lake, Partition
+from arb_pipeline.storage.candles import (
+    DAY_S,
+    INTERVALS_S,
+    captured_markets,
+    renewed,
+    venue_candles,
+    write_day_candles,
+    write_hour_candles,
+)
+from arb_pipeline.storage.lake import HOUR_NS, Compaction, Lake, Partition
+from arb_pipeline.storage.mirroring import mirror_tables
 from arb_pipeline.tables import table
 from arb_pipeline.units import size_decimal, trade_price_decimal
 from arb_pipeline.venues import venue as registered
@@ -73,8 +82,11 @@ class Backfilled:
     def write(self, lake: Lake, partition: Partition, change: Callable[[pa.Table], pa.Table]) -> None:
         """Change a partition of the table, and count what that added."""
         before = lake.manifest(self.table, partition).rows
-        after = lake.update(self.table, partition, change).rows
-        self.added[partition.path] = self.added.get(partition.path, 0) + after - before
+        self.count(partition, lake.update(self.table, partition, change).rows - before)
+
+    def count(self, partition: Partition, added: int) -> None:
+        """Count rows that a partition has more, or fewer, than before."""
+        self.added[partition.path] = self.added.get(partition.path, 0) + added
 
     def reject(self, anomaly: Anomaly) -> None:
         """Count a record that cannot be used."""
@@ -102,7 +114,7 @@ async def backfill_candles(
 
     Args:
         markets: only these; by default what was captured in that time or would be captured now.
-        intervals_s: only these lengths, seconds; by default minutes, hours and days.
+        intervals_s: only these lengths, seconds; by default seconds, minutes, hours and days.
 
     Raises:
         ArbError: if the time has not begun, or an interval does not exist.
@@ -117,14 +129,16 @@ async def backfill_candles(
     done = Backfilled(venue, "candles")
     step = progress or _silent
     for day in _days(venue, start, end):
-        made = captured_candles(lake, venue, day, now, intervals_s=lengths, markets=markets or None)
-        if made.num_rows:
-            done.write(lake, day, partial(renewed, rows=made))
-        done.captured += made.num_rows
-        step(f"{venue} candles from capture", done.captured)
+        for partition, write in _captured(lake, day, lengths):
+            before = lake.manifest("candles", partition).rows
+            after, made = write(now=now, markets=markets or None)
+            done.count(partition, after.rows - before)
+            done.captured += made.num_rows
+            step(f"{venue} candles from capture", done.captured)
     listed = registered(venue)
     history = listed.history
     if history is None:
+        _mirror(settings, lake, done, start, end)
         return done
     chosen = sorted(markets or _wanted(settings, lake, venue, start, end))
     done.markets = len(chosen)
@@ -141,11 +155,12 @@ async def backfill_candles(
                         elif item.end_ns <= ns_from_datetime(now):  # one that goes on would not stay as it is
                             found.append(item)
                     if len(found) >= _ROWS_AT_ONCE:
-                        _write_candles(done, lake, day, venue_candles(found, venue, length, now))
+                        _write_candles(done, lake, venue_candles(found, venue, length, now))
                         found = []
                     step(f"{venue} candlesticks of {length} s", done.fetched + len(found))
-                _write_candles(done, lake, day, venue_candles(found, venue, length, now))
+                _write_candles(done, lake, venue_candles(found, venue, length, now))
         done.requests = client.requests
+    _mirror(settings, lake, done, start, end)
     return done
 
 
@@ -201,6 +216,7 @@ async def backfill_trades(
             step(f"{venue} markets", number)
         _write_trades(done, lake, found)
         done.requests = client.requests
+    _mirror(settings, lake, done, start, end)
     return done
 
 
@@ -211,6 +227,12 @@ def _silent(_step: str, _count: int) -> None:
 def _check_begun(start: datetime, end: datetime) -> None:
     if end <= start:
         raise ArbError(f"nothing to fill in from {start.isoformat()} to {end.isoformat()}: give a time that is over")
+
+
+def _mirror(settings: Settings, lake: Lake, done: Backfilled, start: datetime, end: datetime) -> None:
+    """What was filled in, in Postgres, too, where Postgres is on."""
+    for day in _days(done.venue, start, end):
+        mirror_tables(settings, lake, done.table, day=day.date)
 
 
 def _days(venue: str, start: datetime, end: datetime) -> Iterator[Partition]:
@@ -226,9 +248,26 @@ def _wanted(settings: Settings, lake: Lake, venue: str, start: datetime, end: da
     return captured | {market.market_id for market in universe(settings, lake, [venue])[venue]}
 
 
-def _write_candles(done: Backfilled, lake: Lake, day: Partition, rows: pa.Table) -> None:
-    if rows.num_rows:
-        done.write(lake, day, partial(renewed, rows=rows))
+def _captured(
+    lake: Lake, day: Partition, lengths: Collection[int]
+) -> Iterator[tuple[Partition, Callable[..., tuple[Compaction, pa.Table]]]]:
+    """The partitions that a day's captured rows have candles for, and what makes them."""
+    inputs = ("quotes", "book_events", "trades")
+    captured = {hour for name in inputs for hour in lake.partitions(name, day.venue) if hour.date == day.date}
+    within = [length for length in lengths if length != DAY_S]
+    for hour in sorted(captured, key=lambda one: one.order) if within else ():
+        yield hour, partial(write_hour_candles, lake, hour, intervals_s=within)
+    if captured and DAY_S in lengths:
+        yield Partition(day.venue, day.date, 0), partial(write_day_candles, lake, day)
+
+
+def _write_candles(done: Backfilled, lake: Lake, rows: pa.Table) -> None:
+    begins = rows["begin_at"].to_pylist()
+    hours = np.array([at.hour for at in begins], dtype=np.int64)
+    for hour in np.unique(hours):
+        inside = rows.filter(pa.array(hours == hour))
+        partition = Partition.of("candles", done.venue, begins[int(np.flatnonzero(hours == hour)[0])])
+        done.write(lake, partition, partial(renewed, rows=inside))
     done.fetched += rows.num_rows
 
 

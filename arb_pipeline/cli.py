@@ -8,6 +8,7 @@ Results go to standard output, progress and messages to standard error, so that 
 import asyncio
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -28,8 +29,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from arb_pipeline.capture.summary import CaptureSummary
+    from arb_pipeline.matching.overrides import Verdict
+    from arb_pipeline.matching.review import Case
     from arb_pipeline.settings import Settings
     from arb_pipeline.storage.lake import Lake
+    from arb_pipeline.storage.postgres import Postgres
 
 __all__ = ["app", "main"]
 
@@ -42,8 +46,14 @@ app = typer.Typer(
 )
 match_app = typer.Typer(help="Pair the markets of both venues.", invoke_without_command=True)
 app.add_typer(match_app, name="match")
+review_app = typer.Typer(help="Decide on proposed pairs; decisions go to matches.yaml.", invoke_without_command=True)
+app.add_typer(review_app, name="review")
 listeners_app = typer.Typer(help="Say what to capture: named filters, kept in listeners.yaml.", no_args_is_help=True)
 app.add_typer(listeners_app, name="listeners")
+lake_app = typer.Typer(help="Look after the lake: what it holds, whether it is sound, merging, retention.")
+app.add_typer(lake_app, name="lake", no_args_is_help=True)
+postgres_app = typer.Typer(help="Look after Postgres: schema, mirror of the lake, retention, roles.")
+app.add_typer(postgres_app, name="postgres", no_args_is_help=True)
 
 _WIDTH = 140
 """Columns of what is written to a file or a pipe, which has no width of its own."""
@@ -55,6 +65,12 @@ VenueOption = Annotated[list[str] | None, typer.Option(help="only this venue; re
 HoursOption = Annotated[float, typer.Option(min=0.01, help="how far back to look, hours")]
 LakeOption = Annotated[str | None, typer.Option("--lake", help="root of the lake; default: ARB_LAKE or ./lake")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document instead of tables")]
+
+
+EmbeddedOption = Annotated[
+    bool, typer.Option("--embedded-postgres", help="bring a Postgres along, for the tables and for Dagster's storage")
+]
+TableOption = Annotated[list[str] | None, typer.Option(help="only this table; repeatable")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -198,49 +214,219 @@ def match(context: typer.Context, lake: LakeOption = None, as_json: JsonOption =
     """Pair the discovered markets; writes market_matches and match_review."""
     if context.invoked_subcommand:
         return
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     from arb_pipeline import pipeline
-    from arb_pipeline.model import MatchStatus
+    from arb_pipeline.matching.versions import HOPEFUL
 
     settings, store = _open(lake)
     with _progress(settings) as step:
         step("pairs", 0)
-        matches = pipeline.match_markets(settings, store).matches_table()
-        step("pairs", matches.num_rows)
+        matched = pipeline.match_markets(settings, store)
+        step("pairs", matched.matches.num_rows)
     if as_json:
-        _emit_json(matches.to_pylist())
+        _emit_json(matched.matches.to_pylist())
+        return
+    hopeful = matched.matches.filter(pc.is_in(matched.matches["status"], pa.array(HOPEFUL)))
+    ranked = hopeful.sort_by([("status", "ascending"), ("score", "descending")])
+    _emit_table(ranked, "Pairs", ("kalshi_market_id", "polymarket_market_id", "relation", "status", "score", "family"))
+    counts = Counter(matched.matches["status"].to_pylist())
+    out.print("All statements: " + ", ".join(f"{count:,} {status}" for status, count in sorted(counts.items())) + ".")
+    changes = ", ".join(f"{matched.changes[name]:,} {name}" for name in ("added", "changed", "ended", "unchanged"))
+    out.print(f"Since the last run: {changes}.")
+    for kalshi, polymarket, venues in matched.reopened:
+        out.print(f"[yellow]re-opened:[/] {kalshi}/{polymarket}, the rules of {' and '.join(venues)} changed")
+    for decision in matched.absent:
+        out.print(f"[yellow]not listed:[/] {escape(str(decision))}", highlight=False)
+    if matched.review.num_rows:
+        out.print(f"{matched.review.num_rows:,} wait for a person: arb review")
+
+
+PairArgument = Annotated[
+    str, typer.Argument(metavar="PAIR", help="number in the queue, TICKER/CONDITION_ID, or one of the two alone")
+]
+ReasonOption = Annotated[str, typer.Option("--reason", help="why; the next reader learns from it")]
+AuthorOption = Annotated[str | None, typer.Option("--author", help="who decides; default: the user of this machine")]
+OverruleOption = Annotated[bool, typer.Option("--overrule", help="replace a decision that still stands")]
+
+
+@review_app.callback()
+def review(
+    context: typer.Context, author: AuthorOption = None, lake: LakeOption = None, as_json: JsonOption = False
+) -> None:
+    """Decide on the proposed pairs one by one, what is worth looking at first. Into a pipe: as `arb review list`."""
+    if context.invoked_subcommand:
+        return
+    if as_json or not (out.is_terminal and sys.stdin.isatty()):
+        review_list(lake, as_json)
+        return
+    from arb_pipeline import pipeline
+    from arb_pipeline.matching.review import queue, rules_changes
+    from arb_pipeline.reviewing import review_queue
+
+    settings, store = _open(lake)
+    waiting = queue(pipeline.review_cases(settings, store)[0])
+    decided = review_queue(
+        waiting,
+        out,
+        lambda case, verdict, reason: _decide(settings, case, verdict, reason, author),
+        lambda case: rules_changes(store, case),
+    )
+    out.print(f"{decided} decided, {len(waiting) - decided} left. The next 'arb match' acts on it.")
+
+
+@review_app.command("list")
+def review_list(lake: LakeOption = None, as_json: JsonOption = False) -> None:
+    """Print the queue, what is worth looking at first."""
+    from arb_pipeline import pipeline
+    from arb_pipeline.matching.review import queue
+    from arb_pipeline.reviewing import case_document, queue_grid
+
+    settings, store = _open(lake)
+    waiting = queue(pipeline.review_cases(settings, store)[0])
+    if as_json:
+        _emit_json([case_document(case, rank) for rank, case in enumerate(waiting, 1)])
+    elif waiting:
+        out.print(queue_grid(waiting))
     else:
-        proposed = matches.filter(pc.not_equal(matches["status"], MatchStatus.REJECTED.value))
-        _emit_table(proposed, "Pairs", ("kalshi_market_id", "polymarket_market_id", "relation", "status", "score"))
-        out.print(f"{matches.num_rows - proposed.num_rows:,} look-alikes were refused; see market_matches.vetoes.")
+        out.print("Nothing waits for a person. 'arb match' proposes pairs.")
+
+
+@review_app.command("show")
+def review_show(pair: PairArgument, lake: LakeOption = None, as_json: JsonOption = False) -> None:
+    """Print a pair: both rules with their differences, what was compared, rivals, why it is where it is."""
+    from arb_pipeline.matching.review import rules_changes
+    from arb_pipeline.reviewing import case_document, case_view
+
+    settings, store = _open(lake)
+    case = _case(settings, store, pair)
+    if as_json:
+        _emit_json(case_document(case))
+    else:
+        out.print(case_view(case, rules_changes(store, case), width=out.width))
+
+
+@review_app.command("approve")
+def review_approve(  # noqa: PLR0917 - typer makes options of parameters
+    pair: PairArgument,
+    reason: ReasonOption,
+    author: AuthorOption = None,
+    relation: Annotated[str | None, typer.Option(help="what it is, where the proposal is wrong")] = None,
+    overrule: OverruleOption = False,
+    lake: LakeOption = None,
+) -> None:
+    """Approve a pair as what is proposed, or as --relation says."""
+    from arb_pipeline.matching.overrides import Verdict
+
+    allowed = [one.value for one in Verdict if one is not Verdict.REJECTED]
+    if relation is not None and relation not in allowed:
+        raise ArbError(f"--relation {relation!r} cannot be approved: give one of {', '.join(allowed)}")
+    settings, store = _open(lake)
+    verdict = None if relation is None else Verdict(relation)
+    _decide(settings, _case(settings, store, pair), verdict, reason, author, overrule=overrule)
+
+
+@review_app.command("reject")
+def review_reject(
+    pair: PairArgument,
+    reason: ReasonOption,
+    author: AuthorOption = None,
+    overrule: OverruleOption = False,
+    lake: LakeOption = None,
+) -> None:
+    """Reject a pair: it is refused until its rules change."""
+    from arb_pipeline.matching.overrides import Verdict
+
+    settings, store = _open(lake)
+    _decide(settings, _case(settings, store, pair), Verdict.REJECTED, reason, author, overrule=overrule)
+
+
+@review_app.command("page")
+def review_page(
+    target: Annotated[Path | None, typer.Argument(help="default: review.html among today's reports")] = None,
+    lake: LakeOption = None,
+) -> None:
+    """Write the queue as one HTML page, both rules side by side, with the command that decides each."""
+    from arb_pipeline import pipeline
+
+    settings, store = _open(lake)
+    path = target or settings.reports_path / settings.clock.now().date().isoformat() / "review.html"
+    out.print(f"Review: {pipeline.review_page(settings, store, path)}", soft_wrap=True)
+
+
+def _case(settings: "Settings", store: "Lake", pair: str) -> "Case":
+    from arb_pipeline import pipeline
+    from arb_pipeline.matching.overrides import load_overrides
+    from arb_pipeline.matching.review import find_case
+
+    known, markets = pipeline.review_cases(settings, store)
+    return find_case(pair, known, markets, load_overrides(settings.matches_path))
+
+
+def _decide(
+    settings: "Settings",
+    case: "Case",
+    verdict: "Verdict | None",
+    reason: str,
+    author: str | None,
+    *,
+    overrule: bool = False,
+) -> None:
+    import getpass
+
+    from arb_pipeline.matching.review import decide
+
+    decision = decide(
+        settings.matches_path,
+        case,
+        verdict,
+        reason=reason,
+        author=author or getpass.getuser(),
+        at=settings.clock.now(),
+        overrule=overrule,
+    )
+    out.print(f"{settings.matches_path}: {escape(str(decision))}", highlight=False, soft_wrap=True)
 
 
 @match_app.command("evaluate")
 def match_evaluate(
     file: Annotated[Path, typer.Argument(help="labelled pairs, JSON lines")], as_json: JsonOption = False
 ) -> None:
-    """Measure the matcher on labelled pairs."""
+    """Measure the matcher on labelled pairs: precision, recall, candidates and implications, by kind of question."""
+    from arb_pipeline.console import evaluation_grids
     from arb_pipeline.matching.evaluation import evaluate_file
 
     measured = evaluate_file(file).to_json()
     if as_json:
         _emit_json(measured)
-    else:
-        out.print_json(json.dumps({key: value for key, value in measured.items() if key != "pairs"}))
+        return
+    for grid in evaluation_grids(measured):
+        out.print(grid)
+    apart = {"related", "different"}  # nothing is traded on either
+    wrong = [
+        pair
+        for pair in measured["pairs"]
+        if pair["label"] != pair["relation"] and not {pair["label"], pair["relation"]} <= apart
+    ]
+    for pair in wrong[:_ROWS_SHOWN]:
+        told = f": {pair['reasons'][0]}" if pair["reasons"] else ""
+        out.print(f"{pair['id']}: labelled {pair['label']}, called {pair['relation']}{escape(told)}", highlight=False)
 
 
 @listeners_app.command("list")
 def listeners_list(lake: LakeOption = None, as_json: JsonOption = False) -> None:
     """Print every listener, with the number of discovered markets that it selects."""
     from arb_pipeline import pipeline
+    from arb_pipeline.capture.listener_store import listener_store
 
     settings, store = _open(lake)
     counted = pipeline.count_listeners(settings, store)
     if as_json:
         _emit_json([{**one.model_dump(mode="json"), "markets": count} for one, count in counted])
         return
-    grid = Table(title=f"Listeners of {settings.listeners_path}", title_justify="left")
+    kept = listener_store(settings)
+    grid = Table(title=f"Listeners of {kept.place}", title_justify="left")
     for name in ("name", "venue", "active", "markets", "filters"):
         grid.add_column(name, overflow="fold", justify="right" if name == "markets" else "left")
     for one, count in counted:
@@ -250,8 +436,9 @@ def listeners_list(lake: LakeOption = None, as_json: JsonOption = False) -> None
             escape(one.name), one.venue, "yes" if one.is_active else "paused", f"{count:,}", escape(filters or "none")
         )
     out.print(grid)
-    if not settings.listeners_path.exists():
-        out.print("There is no such file: each venue has one listener without filters. 'arb listeners seed' makes one.")
+    if kept.is_empty():
+        missing = "There is no such file" if settings.postgres_url is None else "The table is empty"
+        out.print(f"{missing}: each venue has one listener without filters. 'arb listeners seed' makes some.")
     _print_handlers(settings.listeners_path)
 
 
@@ -285,7 +472,7 @@ def listeners_add(
     filters: Annotated[list[str] | None, typer.Argument(help="FIELD=VALUE; a field given again adds a value")] = None,
 ) -> None:
     """Add a listener: arb listeners add fed kalshi series_tickers=KXFED series_tickers=KXCPI min_volume=1000."""
-    from arb_pipeline.capture.listeners import add_listener
+    from arb_pipeline.capture.listener_store import listener_store
 
     fields: dict[str, list[str]] = {}
     for given in filters or ():
@@ -294,13 +481,13 @@ def listeners_add(
             raise ArbError(f"{given!r} is no filter: give FIELD=VALUE, such as min_volume=1000")
         fields.setdefault(field, []).append(value)
     settings, _ = _open(None)
-    path = settings.listeners_path
-    first = not path.exists()
+    kept = listener_store(settings)
+    first = kept.is_empty()
     single = {field: values[0] if len(values) == 1 else values for field, values in fields.items()}
-    add_listener(path, {"name": name, "venue": venue, **single})
-    out.print(f"{path}: {escape(name)} added", highlight=False)
+    kept.add({"name": name, "venue": venue, **single})
+    out.print(f"{kept.place}: {escape(name)} added", highlight=False)
     if first:
-        out.print("The file is new: from now on only what it lists is captured.", highlight=False)
+        out.print(f"{kept.place} is new: from now on only what it lists is captured.", highlight=False)
 
 
 @listeners_app.command("pause")
@@ -317,20 +504,22 @@ def listeners_resume(name: Annotated[str, typer.Argument(help="name of the liste
 
 @listeners_app.command("seed")
 def listeners_seed() -> None:
-    """Write an example file, with every filter explained, that captures what is captured without a file."""
-    from arb_pipeline.capture.listeners import seed_listeners
+    """Write an example file, with every filter explained; where Postgres is on, copy the file into its table."""
+    from arb_pipeline.capture.listener_store import listener_store
 
     settings, _ = _open(None)
-    seed_listeners(settings.listeners_path)
-    out.print(f"{settings.listeners_path} written", highlight=False)
+    kept = listener_store(settings)
+    kept.seed()
+    out.print(f"{kept.place} written", highlight=False)
 
 
 def _set_active(name: str, *, active: bool) -> None:
-    from arb_pipeline.capture.listeners import set_active
+    from arb_pipeline.capture.listener_store import listener_store
 
     settings, _ = _open(None)
-    set_active(settings.listeners_path, name, active=active)
-    out.print(f"{settings.listeners_path}: {escape(name)} {'resumed' if active else 'paused'}", highlight=False)
+    kept = listener_store(settings)
+    kept.set_active(name, active=active)
+    out.print(f"{kept.place}: {escape(name)} {'resumed' if active else 'paused'}", highlight=False)
 
 
 def _listed(value: object) -> str:
@@ -345,7 +534,7 @@ def backfill(  # noqa: PLR0917 - typer makes options of parameters
     venue: VenueOption = None,
     market: Annotated[list[str] | None, typer.Option(help="only this market id; repeatable")] = None,
     interval: Annotated[
-        list[int] | None, typer.Option(help="length of candles: 60, 3600 or 86400 seconds; repeatable; default: all")
+        list[int] | None, typer.Option(help="length of candles: 1, 60, 3600 or 86400 seconds; repeatable; default: all")
     ] = None,
     lake: LakeOption = None,
     as_json: JsonOption = False,
@@ -394,6 +583,39 @@ def backfill(  # noqa: PLR0917 - typer makes options of parameters
 
 
 @app.command()
+def grid(  # noqa: PLR0917 - typer makes options of parameters
+    market: Annotated[list[str], typer.Argument(help="Kalshi tickers, Polymarket condition ids")],
+    start: Annotated[datetime, typer.Option("--from", help="from this time on, UTC")],
+    end: Annotated[datetime, typer.Option("--to", help="up to this time, UTC")],
+    every: Annotated[int, typer.Option(min=1, help="distance of the grid's points, ms")] = 100,
+    levels: Annotated[int, typer.Option(min=1, help="most levels per side")] = 5,
+    parquet: Annotated[Path | None, typer.Option(help="write this file instead of the table")] = None,
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fill captured books forward on a grid of time, into the table orderbook_snapshots or a file."""
+    from arb_pipeline.storage.grid import grid as points
+    from arb_pipeline.storage.grid import save_grid, write_grids
+    from arb_pipeline.storage.mirroring import mirror_tables
+
+    settings, store = _open(lake)
+    since, until = start.replace(tzinfo=UTC), end.replace(tzinfo=UTC)
+    if parquet is not None:
+        rows = save_grid(parquet, points(market, since, until, every, levels, lake=store))
+        written = [{"file": str(parquet), "rows": rows}]
+    else:
+        made = write_grids(store, market, since, until, every_ms=every, levels=levels)
+        mirror_tables(settings, store, "orderbook_snapshots")
+        written = [{"partition": hour.path, **asdict(one)} for hour, one in made.items()]
+    if as_json:
+        _emit_json(written)
+        return
+    for one in written:
+        known = f", {one['known']:,} with a known book" if "known" in one else ""
+        out.print(f"{one.get('file') or one['partition']}: {one['rows']:,} points{known}", soft_wrap=True)
+
+
+@app.command()
 def spreads(
     hours: HoursOption = 24.0,
     lake: LakeOption = None,
@@ -438,31 +660,113 @@ def report(
 
 
 @app.command()
-def sql(
-    query: Annotated[str, typer.Argument(help="DuckDB SQL over the lake's tables")],
+def sql(  # noqa: PLR0917 - typer makes options of parameters
+    query: Annotated[
+        str | None, typer.Argument(help="DuckDB SQL over the lake's tables; - reads it from standard input")
+    ] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="read the query from this file")] = None,
+    lake: LakeOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print all rows as one JSON list")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="print all rows as CSV")] = False,
+    parquet: Annotated[Path | None, typer.Option(help="write all rows to this Parquet file")] = None,
+) -> None:
+    """Query the lake: arb sql "select venue, count(*) from quotes group by all". Without a query: what there is.
+
+    Only reads. Numbers are exact: a decimal never passes through a float. pg.TABLE is Postgres, where ARB_POSTGRES_URL
+    is set. docs/queries.md has recipes.
+    """
+    from arb_pipeline.storage import output
+    from arb_pipeline.storage.query import refresh, run, table_sizes
+
+    if sum((as_json, csv, parquet is not None)) > 1:
+        raise ArbError("--json, --csv and --parquet are three forms of one answer: give one of them")
+    settings, store = _open(lake)
+    text = _query_text(query, file)
+    if text is None:
+        if csv or parquet is not None:
+            raise ArbError("--csv and --parquet need a query")
+        sizes = table_sizes(store)
+        database = refresh(store)
+        if as_json:
+            _emit_json([asdict(size) for size in sizes])
+            return
+        grid = Table(title=f"Tables of {store.root}", title_justify="left")
+        for name in ("table", "rows", "MB", "holds"):
+            grid.add_column(name, overflow="fold", justify="right" if name in {"rows", "MB"} else "left")
+        for size in sizes:
+            grid.add_row(size.name, f"{size.rows:,}", f"{size.bytes / 1e6:,.1f}", escape(size.doc))
+        out.print(grid)
+        if database is not None:
+            out.print(f"The same tables for any DuckDB client: {database}", soft_wrap=True, highlight=False)
+        return
+    if store.is_local and not Path(store.root).is_dir():
+        err.print(f"There is no lake at {store.root}: every table is empty. --lake or ARB_LAKE names another one.")
+    url = settings.postgres_url.get_secret_value() if settings.postgres_url else ""
+    answer = run(store, text, postgres_url=url, text=csv)
+    if csv:
+        output.write_csv(answer, sys.stdout)
+    elif as_json:
+        output.write_json(answer, sys.stdout)
+    elif parquet is not None:
+        rows = output.write_parquet(answer, parquet)
+        err.print(f"{parquet}: {rows:,} rows", highlight=False, soft_wrap=True)
+    elif answer.schema.names == ["explain_key", "explain_value"]:
+        for _, plan in output.first_rows(answer, _ROWS_SHOWN)[0]:
+            sys.stdout.write(f"{plan}\n")
+    else:
+        shown, more = output.first_rows(answer, _ROWS_SHOWN)
+        grid = Table()
+        for name in answer.schema.names:
+            grid.add_column(escape(name), overflow="fold", max_width=_CELL_WIDTH)
+        for row in shown:
+            grid.add_row(*(escape(output.printed(value)) for value in row))
+        out.print(grid)
+        if more:
+            out.print(f"… and more than these {_ROWS_SHOWN} rows: --csv, --json or --parquet FILE gives all of them")
+
+
+def _query_text(query: str | None, file: Path | None) -> str | None:
+    """The query that is meant; None if there is none.
+
+    Raises:
+        ArbError: if there are two, or the file cannot be read.
+    """
+    if file is not None:
+        if query is not None:
+            raise ArbError("a query and --file were given: give one of them")
+        try:
+            return file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ArbError(f"--file {file}: {error}") from error
+    return sys.stdin.read() if query == "-" else query
+
+
+@app.command()
+def book(  # noqa: PLR0917 - typer makes options of parameters
+    market: Annotated[str, typer.Argument(metavar="MARKET", help="ticker, condition id, slug or token id")],
+    at: Annotated[str, typer.Argument(metavar="AT", help="2026-05-13T20:20:36.5Z, with its offset; or ns since 1970")],
+    venue: Annotated[str | None, typer.Option(help="tells markets of one name apart")] = None,
+    depth: Annotated[int, typer.Option(min=1, help="levels of each side")] = 10,
+    allow_untrusted: Annotated[
+        bool, typer.Option("--allow-untrusted", help="print the book also where it is not to be trusted, marked so")
+    ] = False,
     lake: LakeOption = None,
     as_json: JsonOption = False,
-    csv: Annotated[bool, typer.Option("--csv", help="print CSV")] = False,
 ) -> None:
-    """Query the lake."""
-    import duckdb
+    """The full book of a market at a past instant, in YES terms: arb book KXFED-26DEC-T4 2026-11-21T12:00:00Z.
 
-    from arb_pipeline.storage.query import connect
+    Exit code 1, with the cause and its interval, where the book was not in sync or nothing is known.
+    """
+    from arb_pipeline.console import book_grid, book_note
+    from arb_pipeline.storage.books import book_at
 
     _, store = _open(lake)
-    try:
-        answer: duckdb.DuckDBPyRelation | None = connect(store).sql(query)
-        if answer is None:  # a statement without rows
-            return
-        result = answer.to_arrow_table()
-    except duckdb.Error as error:
-        raise ArbError(f"the query failed: {error}") from error
-    if csv:
-        result.to_pandas().to_csv(sys.stdout, index=False)
-    elif as_json:
-        _emit_json(result.to_pylist())
+    found = book_at(market, at, venue=venue, lake=store, allow_untrusted=allow_untrusted)
+    if as_json:
+        _emit_json(found.document(depth))
     else:
-        _emit_table(result, "")
+        out.print(book_grid(found, depth))
+        out.print(book_note(found), highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -514,6 +818,242 @@ def watch(
                 return False
 
             run_until_signalled(lambda stop: watching.watch(settings, markets, draw, stop))
+
+
+@lake_app.command("describe")
+def lake_describe(lake: LakeOption = None, as_json: JsonOption = False) -> None:
+    """What the lake holds: partitions, files, rows, bytes and times of every table, from its manifests."""
+    from arb_pipeline.clock import datetime_from_ns
+    from arb_pipeline.storage.check import describe
+
+    _, store = _open(lake)
+    found = describe(store)
+    if as_json:
+        _emit_json({one.table: asdict(one) for one in found})
+        return
+    grid = Table(title=escape(store.root), title_justify="left")
+    for name in ("table", "partitions", "files", "rows", "bytes", "from", "to"):
+        grid.add_column(name, justify="left" if name in {"table", "from", "to"} else "right")
+    for one in found:
+        times = (
+            f"{datetime_from_ns(at):%Y-%m-%d %H:%M:%S}" if at is not None else "" for at in (one.min_ns, one.max_ns)
+        )
+        grid.add_row(one.table, *(f"{n:,}" for n in (one.partitions, one.files, one.rows, one.bytes)), *times)
+    out.print(grid)
+
+
+@lake_app.command("check")
+def lake_check(  # noqa: PLR0917 - typer makes options of parameters
+    table: TableOption = None,
+    start: Annotated[datetime | None, typer.Option("--from", help="partitions with time at or after, UTC")] = None,
+    end: Annotated[datetime | None, typer.Option("--to", help="partitions with time before, UTC")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="compare manifests, names and sizes; read no file")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="delete files that no manifest lists")] = False,
+    grace: Annotated[float, typer.Option(min=0, help="hours that such a file is left alone, as one being written")] = 1,
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Verify manifests, checksums, schemas, order, keys and times of the lake; exit code 1 if something is wrong."""
+    from arb_pipeline.storage.check import check
+
+    settings, store = _open(lake)
+    since, until = (None if at is None else at.replace(tzinfo=UTC) for at in (start, end))
+    with _progress(settings) as step:
+        done = check(
+            store,
+            _tables(table),
+            since,
+            until,
+            content=not quick,
+            repair=repair,
+            grace=timedelta(hours=grace),
+            progress=step,
+        )
+    if as_json:
+        _emit_json({"sound": done.sound, **asdict(done)})
+    else:
+        for one in done.findings:
+            mended = " [green](deleted)[/]" if one.repaired else ""
+            where = escape("/".join(filter(None, (one.table, one.partition, one.file))))
+            out.print(
+                f"[bold red]{one.problem}[/] {where}: {escape(one.detail)}{mended}", highlight=False, soft_wrap=True
+            )
+        wrong = sum(not one.repaired for one in done.findings)
+        out.print(
+            f"{done.partitions:,} partitions, {done.files:,} files, {done.rows:,} rows, {done.bytes:,} bytes: "
+            + (f"{wrong:,} problems" if wrong else "sound"),
+            highlight=False,
+        )
+    if not done.sound:
+        raise typer.Exit(1)
+
+
+@lake_app.command("compact")
+def lake_compact(table: TableOption = None, lake: LakeOption = None, as_json: JsonOption = False) -> None:
+    """Merge the part files of every partition into one; a capture that is at work is not disturbed."""
+    from arb_pipeline.storage.check import compact_all
+
+    settings, store = _open(lake)
+    with _progress(settings) as step:
+        found = compact_all(store, _tables(table), step)
+    if as_json:
+        _emit_json({f"{name}/{partition.path}": asdict(one) for (name, partition), one in found.items()})
+        return
+    for (name, partition), one in found.items():
+        kept = f", {one.conflicts:,} rows kept that share a key but differ" if one.conflicts else ""
+        path = f"{name}/{partition.path}".rstrip("/")
+        out.print(f"{path}: {one.rows:,} rows, {one.dropped:,} repeats left out{kept}", highlight=False)
+    out.print(f"{len(found):,} partitions merged", highlight=False)
+
+
+@lake_app.command("retention")
+def lake_retention(
+    days: Annotated[
+        float | None, typer.Option(min=0.01, help="keep raw frames for so long; default: ARB_RAW_FRAMES_DAYS")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go, and leave it")] = False,
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove raw frames that are older than ARB_RAW_FRAMES_DAYS; no other table is touched."""
+    from arb_pipeline.storage.retention import expired, remove_expired
+
+    settings, store = _open(lake)
+    limit = days or settings.raw_frames_days
+    if limit is None:
+        raise ArbError("raw frames are kept for ever: set ARB_RAW_FRAMES_DAYS, or give --days")
+    found = (expired if dry_run else remove_expired)(store, limit, settings.clock.now())
+    if as_json:
+        partitions = [{**asdict(one), "partition": one.partition.path} for one in found]
+        _emit_json({"days": limit, "dry_run": dry_run, "removed": partitions})
+        return
+    for one in found:
+        out.print(f"raw_frames/{one.partition.path}: {one.rows:,} rows, {one.bytes:,} bytes", highlight=False)
+    verb = "would be removed" if dry_run else "removed"
+    out.print(f"{len(found):,} partitions older than {limit:g} days {verb}", highlight=False)
+
+
+@postgres_app.command("migrate")
+def postgres_migrate() -> None:
+    """Bring the schema up to date. Captures and the mirror do so by themselves where they may."""
+    from arb_pipeline.storage.postgres.migrating import head
+
+    with _postgres() as (_, _, postgres):
+        postgres.migrate()
+        out.print(f"{postgres.place}: schema {head()}", highlight=False)
+
+
+@postgres_app.command("sync")
+def postgres_sync(
+    table: TableOption = None,
+    date: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="only this day; default: all")] = None,
+    force: Annotated[bool, typer.Option("--force", help="also what has not changed since the last time")] = False,
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fill Postgres from the lake where the two differ: after an outage, a loss, or for days it never had."""
+    from arb_pipeline.storage.postgres import sync
+
+    with _postgres(lake) as (settings, store, postgres):
+        kept = settings.postgres_retention_days
+        since = None if kept is None else settings.clock.now().date() - timedelta(days=kept)
+        postgres.migrate()
+        done = sync(postgres, store, table, date.date() if date else None, since=since, force=force)
+    if as_json:
+        _emit_json([asdict(one) for one in done])
+        return
+    for one in done:
+        told = f"left alone: {one.skipped}" if one.skipped else f"{one.rows:,} rows"
+        out.print(f"{one.table}/{one.partition}: {told}", highlight=False)
+    out.print(f"{sum(not one.skipped for one in done):,} partitions published", highlight=False)
+
+
+@postgres_app.command("catch-up")
+def postgres_catch_up(lake: LakeOption = None, as_json: JsonOption = False) -> None:
+    """Load the journals that captures which ended left for Postgres. A capture that runs does so by itself."""
+    from arb_pipeline.capture.journal import journal_root
+    from arb_pipeline.capture.loader import catch_up
+
+    with _postgres(lake) as (settings, store, postgres), _progress(settings) as step:
+        postgres.migrate()
+        done = catch_up(journal_root(settings.journal, store.root), postgres, progress=step)
+    if as_json:
+        _emit_json({"runs": done})
+    else:
+        out.print(f"{done:,} runs loaded", highlight=False)
+
+
+@postgres_app.command("retention")
+def postgres_retention(
+    days: Annotated[
+        int | None, typer.Option(min=0, help="whole days to keep; default: ARB_POSTGRES_RETENTION_DAYS")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go, and leave it")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Drop old days of the tables that are partitioned by day. The lake keeps its files."""
+    from arb_pipeline.storage.postgres.retention import drop_days
+
+    with _postgres() as (settings, _, postgres):
+        limit = settings.postgres_retention_days if days is None else days
+        if limit is None:
+            raise ArbError("every day is kept: set ARB_POSTGRES_RETENTION_DAYS, or give --days")
+        found = drop_days(postgres, limit, settings.clock.now(), dry_run=dry_run)
+    if as_json:
+        _emit_json({"days": limit, "dry_run": dry_run, "dropped": [asdict(one) for one in found]})
+        return
+    for one in found:
+        out.print(f"{one.table} of {one.date}: {one.bytes:,} bytes", highlight=False)
+    out.print(f"{len(found):,} days {'would be dropped' if dry_run else 'dropped'}", highlight=False)
+
+
+@postgres_app.command("roles")
+def postgres_roles(
+    apply: Annotated[bool, typer.Option("--apply", help="run the statements, as the tables' owner")] = False,
+) -> None:
+    """Print the SQL of the roles arb_writer and arb_reader, which may do no more than they have to."""
+    from arb_pipeline.storage.postgres.roles import apply_roles, statements
+
+    if not apply:
+        print(";\n".join(statements()) + ";")  # noqa: T201 - to be piped into psql as it is
+        return
+    with _postgres() as (_, _, postgres):
+        out.print(f"{postgres.place}: {len(apply_roles(postgres))} statements run", highlight=False)
+
+
+@postgres_app.command("status")
+def postgres_status(as_json: JsonOption = False) -> None:
+    """Print the schema's revision, how far capture runs are loaded, rejects, and the days with their sizes."""
+    from arb_pipeline.storage.postgres.overview import overview
+
+    with _postgres() as (_, _, postgres):
+        found = overview(postgres)
+    if as_json:
+        _emit_json(asdict(found))
+        return
+    behind = "" if found.revision == found.newest_revision else f", this package has {found.newest_revision}"
+    out.print(f"{found.place}: schema {found.revision or 'none: arb postgres migrate'}{behind}", highlight=False)
+    for run in found.runs:
+        state = "complete" if run.complete else f"loading, {run.position:,} records so far"
+        out.print(f"run {run.run_id}: {run.rows:,} rows, {state}", highlight=False)
+    for name, count in found.rejects.items():
+        out.print(f"{name}: {count:,} rows refused (table load_rejects)", highlight=False)
+    for day in found.days:
+        out.print(f"{day.table} of {day.date}: {day.bytes:,} bytes", highlight=False)
+
+
+@contextmanager
+def _postgres(lake: str | None = None) -> "Iterator[tuple[Settings, Lake, Postgres]]":
+    from arb_pipeline.storage.postgres import Postgres
+
+    settings, store = _open(lake)
+    if settings.postgres_url is None:
+        raise ArbError("there is no Postgres: set ARB_POSTGRES_URL, such as postgresql://user@host:5432/arb")
+    postgres = Postgres(settings.postgres_url.get_secret_value(), application_name="arb")
+    try:
+        yield settings, store, postgres
+    finally:
+        postgres.close()
 
 
 @app.command()
@@ -569,12 +1109,15 @@ def demo(  # noqa: PLR0917 - typer makes options of parameters
     seed: Annotated[int, typer.Option(help="seed of the generated market")] = 7,
     speed: Annotated[float, typer.Option(min=0.01, help="playback seconds per second")] = 1.0,
     home: Annotated[Path, typer.Option(help="folder of the demo's lake, report and runs; made anew")] = Path(".demo"),
+    embedded_postgres: EmbeddedOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run the whole pipeline on the local exchange, in about two minutes, and say where to look."""
     from arb_pipeline.demo import run_demo
 
-    outcome = run_demo(home, recording, seconds, seed=seed, speed=speed, console=err)
+    outcome = run_demo(
+        home, recording, seconds, seed=seed, speed=speed, embedded_postgres=embedded_postgres, console=err
+    )
     if as_json:
         _emit_json(outcome.summary())
     else:
@@ -588,6 +1131,7 @@ def up(
     home: Annotated[Path | None, typer.Option(help="DAGSTER_HOME; .demo shows the demo's runs")] = None,
     port: Annotated[int, typer.Option(help="port of the web page")] = 3000,
     capture_on: Annotated[bool, typer.Option("--capture/--no-capture", help="capture while it is up")] = True,
+    embedded_postgres: EmbeddedOption = False,
 ) -> None:
     """Dagster UI and daemon, with live capture switched on. Ctrl-C stops all of it."""
     from arb_pipeline.defs.home import up as run
@@ -595,7 +1139,14 @@ def up(
 
     if home is not None:
         home = use_demo_settings(home)
-    code = run(home, port=port, capture=capture_on, on_step=lambda step: err.print(step, highlight=False))
+    settings, _ = _open(None)
+    code = run(
+        home,
+        port=port,
+        capture=capture_on,
+        embedded_postgres=embedded_postgres or settings.embedded_postgres,
+        on_step=lambda step: err.print(step, highlight=False),
+    )
     raise typer.Exit(code)
 
 
@@ -665,6 +1216,19 @@ def _venues(settings: "Settings", given: list[str] | None) -> list[str]:
     if unknown := [name for name in names if name not in VENUES]:
         raise ArbError(f"no venue {unknown[0]!r}; there are {', '.join(VENUES)}")
     return names
+
+
+def _tables(given: list[str] | None) -> list[str] | None:
+    """The tables that a command is about; None: all.
+
+    Raises:
+        ArbError: if one of them does not exist.
+    """
+    from arb_pipeline.tables import TABLES
+
+    if unknown := [name for name in given or () if name not in TABLES]:
+        raise ArbError(f"no table {unknown[0]!r}; there are {', '.join(TABLES)}")
+    return given or None
 
 
 def _emit_summary(summary: "CaptureSummary", as_json: bool) -> None:

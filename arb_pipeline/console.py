@@ -5,11 +5,13 @@ from dataclasses import asdict
 from decimal import Decimal
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
+from arb_pipeline.storage.books import BookAt, BookLevel, iso, plain
 from arb_pipeline.venues.base import Account
 
-__all__ = ["account_document", "account_grids", "spread_grid"]
+__all__ = ["account_document", "account_grids", "book_grid", "book_note", "spread_grid"]
 
 
 def account_document(account: Account) -> dict[str, Any]:
@@ -57,6 +59,33 @@ def _plain(number: Decimal | None) -> str:
     return "" if number is None else f"{number.normalize():f}"
 
 
+def evaluation_grids(measured: Mapping[str, Any]) -> list[Table]:
+    """Figures of a matcher overall and by kind of question, and its confusion, from the document of an evaluation."""
+    figures = _grid(
+        "The matcher on labelled pairs", "kind", "pairs", "called the same", "right", "precision (95 %)", "recall",
+        "inverted wrongly", "among 20 candidates", "auto, right", "implications, right",
+    )  # fmt: skip
+    rows = {"overall": measured["overall"], "held out": measured["held_out"], **measured["families"]}
+    for name, row in rows.items():
+        figures.add_row(
+            name.replace("_", " "),
+            f"{row['pairs']:,}",
+            f"{row['called']:,}",
+            f"{row['correct']:,}",
+            f"{row['precision']:.3f} ({row['precision_low']:.2f} to {row['precision_high']:.2f})",
+            f"{row['recall']:.3f} of {row['true_pairs']:,}",
+            f"{row['inversion_errors']:,}",
+            f"{row['candidate_recall_at_20']:.3f}",
+            f"{row['auto']:,}, {row['auto_correct']:,}",
+            f"{row['implications_claimed']:,}, {row['implications_correct']:,}",
+        )
+    called = sorted({name for row in measured["confusion"].values() for name in row})
+    confusion = _grid("Label (rows) and what it was called", "label", *called)
+    for label, row in measured["confusion"].items():
+        confusion.add_row(label, *(f"{row[name]:,}" if name in row else "" for name in called))
+    return [figures, confusion]
+
+
 def spread_grid(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str] | None = None) -> Table:
     """Newest spreads as :func:`arb_pipeline.pipeline.newest_spreads` gives them, one line a pair.
 
@@ -100,3 +129,29 @@ def _two(bid: Decimal | None, ask: Decimal | None) -> str:
 
 def _price(price: Decimal | None) -> str:
     return _plain(price) or "none"
+
+
+def book_grid(book: BookAt, depth: int) -> Table:
+    """The best levels of a past book, YES terms, dollars and contracts."""
+    grid = Table(title=f"{book.venue} {escape(book.market_id)}", title_justify="left")
+    for name in ("bid size", "bid", "ask", "ask size"):
+        grid.add_column(name, justify="right", min_width=9)
+    for row in range(min(depth, max(len(book.bids), len(book.asks)))):
+        bid_price, bid_size = _level(book.bids, row)
+        ask_price, ask_size = _level(book.asks, row)
+        grid.add_row(bid_size, f"[green]{bid_price}[/]", f"[red]{ask_price}[/]", ask_size)
+    return grid
+
+
+def book_note(book: BookAt) -> str:
+    """Whether a past book is to be trusted, and what it is made of, as markup."""
+    state = "in sync" if book.in_sync else f"[bold red]NOT to be trusted:[/] {escape(book.doubt)}"
+    return (
+        f"{iso(book.at_ns)}, {state}\n{len(book.bids):,} bids and {len(book.asks):,} asks in all; newest row "
+        f"{iso(book.recv_ns)}, {'pushed' if book.source == 'ws' else 'polled'} on {escape(book.connection_id)}"
+    )
+
+
+def _level(levels: Sequence[BookLevel], row: int) -> tuple[str, str]:
+    """Price and size, empty below the last level."""
+    return (plain(levels[row].price), plain(levels[row].size)) if row < len(levels) else ("", "")

@@ -7,9 +7,11 @@ from arb_pipeline.defs.automation import jobs, schedules, sensors
 from arb_pipeline.defs.capture.assets import capture_assets
 from arb_pipeline.defs.describe import exchange_tags
 from arb_pipeline.defs.discovery.assets import VENUES, combined_assets, venue_catalogue
-from arb_pipeline.defs.market_data.assets import candle_asset
+from arb_pipeline.defs.maintenance import maintenance_jobs, maintenance_schedules
+from arb_pipeline.defs.market_data.assets import market_data_assets
 from arb_pipeline.defs.market_data.trades import backfill_trades_job
-from arb_pipeline.defs.matching.assets import matching_assets
+from arb_pipeline.defs.matching.assets import matching_assets, matching_checks
+from arb_pipeline.defs.postgres import postgres_job, postgres_schedule
 from arb_pipeline.defs.resources import pipeline_resource
 from arb_pipeline.settings import Settings
 
@@ -21,18 +23,20 @@ def build(settings: Settings) -> dg.Definitions:
     tags = exchange_tags(settings.exchange_name)
     asset_jobs = jobs(settings, tags)
     trades_job = backfill_trades_job(tags)
+    lake_jobs = [*maintenance_jobs(tags), postgres_job(tags)]
     return dg.Definitions(
         assets=[
             *(venue_catalogue(venue, tags) for venue in VENUES),
             *combined_assets(tags),
             capture_assets(tags),
-            *(candle_asset(venue, tags) for venue in VENUES),
-            matching_assets(tags),
+            *(made for venue in VENUES for made in market_data_assets(venue, tags)),
+            *matching_assets(tags),
             *arbitrage_assets(tags),
         ],
-        jobs=[*asset_jobs, trades_job],
-        schedules=schedules(asset_jobs),
-        sensors=sensors(settings, [*asset_jobs, trades_job], tags),
+        asset_checks=matching_checks(),
+        jobs=[*asset_jobs, trades_job, *lake_jobs],
+        schedules=[*schedules(asset_jobs), *maintenance_schedules(), postgres_schedule()],
+        sensors=sensors(settings, [*asset_jobs, trades_job, *lake_jobs], tags),
         resources={"pipeline": pipeline_resource},
         # Steps share one process: starting one per step would take longer than most steps do.
         executor=dg.in_process_executor,

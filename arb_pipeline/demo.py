@@ -174,7 +174,14 @@ def _short(path: Path) -> str:
 
 
 def run_demo(
-    home: Path, recording: Path | None, seconds: float, *, seed: int, speed: float, console: Console
+    home: Path,
+    recording: Path | None,
+    seconds: float,
+    *,
+    seed: int,
+    speed: float,
+    console: Console,
+    embedded_postgres: bool = False,
 ) -> DemoOutcome:
     """Run the demo in ``home``, which is made anew.
 
@@ -184,15 +191,20 @@ def run_demo(
         seed: seed of the generated market.
         speed: playback speed of the exchange.
         console: where progress goes.
+        embedded_postgres: bring a Postgres along below ``home``, for the tables and for Dagster's storage.
 
     Raises:
+        PostgresError: if the embedded Postgres is not installed, or does not start.
         DemoError: if ``home`` is a folder that no demo made, or the exchange does not start.
     """
     began = time.monotonic()
     home = _fresh(home)
     source = ["--recording", str(recording.resolve())] if recording else ["--seed", str(seed)]
-    with _exchange([*source, "--speed", str(speed)], home) as announcement:
-        settings = _settings(home, announcement["env"])
+    with (
+        _own_postgres(home, wanted=embedded_postgres),
+        _exchange([*source, "--speed", str(speed)], home) as announcement,
+    ):
+        settings = _settings(home, announcement["env"], embedded_postgres=embedded_postgres)
         console.print(f"[dim]{settings.exchange_name}, {announcement['control_url']}[/]", highlight=False)
         control = announcement["control_url"]
         truth = _truth(control)
@@ -211,8 +223,6 @@ def run_demo(
 
 def _run(home: Path, settings: Settings, seconds: float, truth: Mapping[str, Any], step: Step) -> Path:
     """The pipeline's jobs on a Dagster instance below ``home``."""
-    # The demo's runs belong beside its lake, not into whatever instance the environment names.
-    os.environ.pop("ARB_DAGSTER_POSTGRES_URL", None)
     os.environ["DAGSTER_HOME"] = str(home / ".dagster")
     import dagster as dg
 
@@ -252,13 +262,14 @@ def _review(settings: Settings, truth: Mapping[str, Any], step: Step) -> None:
             at=settings.clock.now().date(),
             why="the local exchange planted this pair",
         )
-        for row in match_markets(settings, lake).matches_table().to_pylist()
+        for row in match_markets(settings, lake).matches.to_pylist()
         if row["status"] == MatchStatus.REVIEW and true.get(_pair(row)) == row["relation"]
     ]
     save_decisions(settings.matches_path, decisions)
 
 
 def _compare(settings: Settings, truth: Mapping[str, Any], played: Mapping[str, Any], *, recorded: bool) -> DemoOutcome:
+    from arb_pipeline.matching.versions import current_matches
     from arb_pipeline.pipeline import newest_spreads
     from arb_pipeline.storage.catalogue import read_markets
 
@@ -267,7 +278,7 @@ def _compare(settings: Settings, truth: Mapping[str, Any], played: Mapping[str, 
     flagged = {_pair(pair) for pair in truth["pairs"]} - set(true)
     called = {
         _pair(row): row["relation"]
-        for row in lake.current("market_matches").to_pylist()
+        for row in current_matches(lake).to_pylist()
         if row["relation"] in _SAME and row["status"] in _CALLED
     }
     right = {pair for pair, relation in called.items() if true.get(pair) == relation}
@@ -362,7 +373,21 @@ def _fresh(home: Path) -> Path:
     return home
 
 
-def _settings(home: Path, environment: Mapping[str, str]) -> Settings:
+@contextlib.contextmanager
+def _own_postgres(home: Path, *, wanted: bool) -> Iterator[None]:
+    """The demo's own Postgres or none: its rows belong beside its lake, not into what the environment names."""
+    from arb_pipeline.storage.postgres import embedded_environment
+
+    for name in ("ARB_POSTGRES_URL", "ARB_DAGSTER_POSTGRES_URL"):
+        os.environ.pop(name, None)
+    if not wanted:
+        yield
+        return
+    with embedded_environment(home / ".dagster" / "postgres", instead=True):
+        yield
+
+
+def _settings(home: Path, environment: Mapping[str, str], *, embedded_postgres: bool = False) -> Settings:
     """Settings that point at the exchange and at the demo's own folder; written down for ``arb up --home``."""
     kept = {
         **{name: value for name, value in environment.items() if name not in _SECRET},
@@ -370,12 +395,15 @@ def _settings(home: Path, environment: Mapping[str, str]) -> Settings:
         "ARB_MATCHES_PATH": str(home / "matches.yaml"),
         "ARB_LISTENERS_PATH": str(home / "listeners.yaml"),
         "ARB_REPORTS_PATH": str(home / "reports"),
+        "ARB_EMBEDDED_POSTGRES": str(embedded_postgres),
     }
     lines = [f"{name}='{value}'" for name, value in kept.items()]
     (home / SETTINGS_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
     given = {**environment, **kept}
     fields: dict[str, Any] = {name.removeprefix("ARB_").lower(): value for name, value in given.items()}
-    return Settings(**{"kalshi_private_key_path": None, **fields})
+    # A URL that .env names is not the demo's either.
+    postgres = {"postgres_url": os.environ.get("ARB_POSTGRES_URL")}
+    return Settings(**{"kalshi_private_key_path": None, **postgres, **fields})
 
 
 def _project_root() -> Path:

@@ -25,6 +25,8 @@ __all__ = [
     "ChangeKind",
     "Command",
     "Event",
+    "FeeChange",
+    "FeeScope",
     "FetchBooks",
     "GapClosed",
     "GapOpened",
@@ -220,6 +222,29 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: datetime | None = None
     markets: tuple[Market, ...] = ()
     raw: str = ""
+
+
+FeeScope = Literal["default", "series", "event", "market"]
+"""What a fee parameter is set for; the later word precedes the earlier one."""
+
+
+class FeeChange(msgspec.Struct, frozen=True, kw_only=True):
+    """Fee parameters that hold for a scope from a time on, until its next change.
+
+    Attributes:
+        scope_id: series ticker (Polymarket: category), event ticker or market id; empty for ``default``.
+        params: values by the names that the venue's ``fees`` reads, numbers as plain decimals. A name that is missing
+            is as the wider scope has it, so that none at all clears an override.
+        valid_from: 1970-01-01 stands for "always".
+        source: where it is written: a documentation page, or the call that told it.
+    """
+
+    venue: str
+    scope: FeeScope
+    scope_id: str = ""
+    params: Mapping[str, str] = {}
+    valid_from: datetime
+    source: str
 
 
 class MarketFacts(msgspec.Struct, frozen=True, kw_only=True):

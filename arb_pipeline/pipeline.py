@@ -4,17 +4,20 @@ The command line and Dagster's assets call these, so that neither of them holds 
 (scikit-learn, matplotlib) is loaded by the step that needs it.
 """
 
+import hashlib
 import json
+import logging
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import httpx
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -33,23 +36,38 @@ from arb_pipeline.capture.serve import run_until_signalled
 from arb_pipeline.capture.summary import CaptureStatus, CaptureSummary
 from arb_pipeline.clock import datetime_from_ns
 from arb_pipeline.errors import ArbError
+from arb_pipeline.matching.versions import (
+    HOPEFUL,
+    current_matches,
+    matches_as_of,
+    record_matches,
+    status_before_end,
+    with_expired,
+)
 from arb_pipeline.model import Market, MatchStatus, Relation
+from arb_pipeline.opportunities import write_opportunities
 from arb_pipeline.recordings import check_target
 from arb_pipeline.settings import Settings
 from arb_pipeline.storage.catalogue import read_events, read_markets, write_catalogue
-from arb_pipeline.storage.history import record_changes
+from arb_pipeline.storage.fee_schedules import has_fee_schedules, read_fee_changes, record_fee_changes
+from arb_pipeline.storage.history import record_changes, record_markets
 from arb_pipeline.storage.lake import Lake, Partition
+from arb_pipeline.storage.mirroring import mirror_tables
+from arb_pipeline.tables import TABLES
 from arb_pipeline.universe import Following, count_listeners, universe
 from arb_pipeline.venues import VENUES
 from arb_pipeline.venues import venue as registered
 from arb_pipeline.venues.base import Account, FeeModel, Progress
+from arb_pipeline.venues.fee_timeline import FeeChanges
 
 if TYPE_CHECKING:
-    from arb_pipeline.matching.matcher import MatchResult
+    from arb_pipeline.matching.overrides import Decision
+    from arb_pipeline.matching.review import Case
     from arb_pipeline.reports import ReportFiles, ReportInputs
 
 __all__ = [
     "Discovery",
+    "Matched",
     "Report",
     "account",
     "capture",
@@ -57,16 +75,25 @@ __all__ = [
     "discover",
     "evaluate_hour",
     "evaluate_hours",
+    "evaluate_matches",
+    "fee_source",
     "load_pairs",
     "match_markets",
     "newest_spreads",
     "record",
     "report",
+    "review_cases",
+    "review_page",
+    "settle",
     "universe",
 ]
 
-_HOPEFUL = (MatchStatus.AUTO, MatchStatus.APPROVED, MatchStatus.REVIEW)
-"""Pairs worth evaluating; those in review are shown as candidates, with that as their reason."""
+_log = logging.getLogger(__name__)
+
+_SETTLES_WITHIN = timedelta(days=60)
+"""Time after the end of a pair in which its results are still asked for: disputes take weeks."""
+_LOOKUPS = 200
+"""Markets of a venue at most that one settlement asks it for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +118,35 @@ async def discover(venue: str, settings: Settings, lake: Lake, progress: Progres
         fetched_at = settings.clock.now()
         rows = write_catalogue(lake, venue, events, fetched_at)
         rows["market_history"] = record_changes(lake, venue, fetched_at)
+        mirror_tables(settings, lake, "events", "markets", day=fetched_at.date())
+        known = read_fee_changes(lake, venue)
+        told = await listed.fee_changes(client, settings, events, fetched_at, known)
+        rows["fee_schedules"] = record_fee_changes(lake, venue, told, fetched_at)
+        mirror_tables(settings, lake, "market_history", "fee_schedules")
         return Discovery(fetched_at, rows, client.requests, client.retries)
 
 
-def match_markets(settings: Settings, lake: Lake) -> "MatchResult":
-    """Pair the newest catalogues and write ``market_matches`` and ``match_review``.
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """What a run of the matcher came to.
+
+    Attributes:
+        matches: the statements that hold now, rows of ``market_matches``.
+        review: what waits for a person, rows of ``match_review``.
+        changes: how many statements are added, changed, ended, unchanged.
+        absent: decisions of ``matches.yaml`` about a market that no catalogue lists.
+        reopened: (Kalshi ticker, condition id, venues) of decisions whose rules have changed since.
+    """
+
+    matches: pa.Table
+    review: pa.Table
+    changes: Counter[str]
+    absent: tuple["Decision", ...]
+    reopened: tuple[tuple[str, str, tuple[str, ...]], ...]
+
+
+def match_markets(settings: Settings, lake: Lake) -> Matched:
+    """Pair the newest catalogues, write what changed to ``market_matches``, and ``match_review`` anew.
 
     Raises:
         ArbError: if nothing was discovered yet.
@@ -103,6 +154,7 @@ def match_markets(settings: Settings, lake: Lake) -> "MatchResult":
     """
     from arb_pipeline.matching.matcher import match
     from arb_pipeline.matching.overrides import load_overrides
+    from arb_pipeline.matching.review import cases, queue, queue_table
 
     at = settings.clock.now()
     overrides = load_overrides(settings.matches_path)
@@ -110,9 +162,130 @@ def match_markets(settings: Settings, lake: Lake) -> "MatchResult":
     if not (kalshi or polymarket):
         raise ArbError(f"the lake {lake.root} holds no market of either venue: run 'arb discover' first")
     result = match(kalshi, polymarket, overrides, at)
-    lake.replace("market_matches", Partition.of("market_matches", None, at), result.matches_table())
-    lake.replace("match_review", Partition(), result.review_table())
-    return result
+    markets = {(market.venue, market.market_id): market for event in (*kalshi, *polymarket) for market in event.markets}
+    rows = with_expired(result.matches_table().to_pylist(), current_matches(lake).to_pylist(), markets)
+    changes = record_matches(lake, rows, at)
+    stated = cases(rows, markets, overrides)
+    review = queue_table(queue(stated))
+    lake.replace("match_review", Partition(), review)
+    mirror_tables(settings, lake, "market_matches", "match_review")
+    reopened = tuple((*case.pair, case.reopened) for case in stated if case.reopened)
+    return Matched(current_matches(lake), review, changes, result.absent, reopened)
+
+
+def review_cases(settings: Settings, lake: Lake) -> "tuple[list[Case], dict[tuple[str, str], Market]]":
+    """The pairs that hold now with their markets and what ``matches.yaml`` says of them today, and all markets.
+
+    Raises:
+        OverrideError: if the file of people's decisions is not valid.
+    """
+    from arb_pipeline.matching.overrides import load_overrides
+    from arb_pipeline.matching.review import cases
+
+    markets = {(market.venue, market.market_id): market for market in read_markets(lake)}
+    rows = current_matches(lake).to_pylist()
+    return cases(rows, markets, load_overrides(settings.matches_path)), markets
+
+
+def review_page(settings: Settings, lake: Lake, path: Path) -> Path:
+    """Write the review page: what waits for a person, with both rules side by side.
+
+    Raises:
+        OverrideError: if the file of people's decisions is not valid.
+    """
+    from arb_pipeline.matching.review import queue, rules_changes
+    from arb_pipeline.reports.review import ReviewInputs, build_review
+
+    waiting = queue(review_cases(settings, lake)[0])
+    inputs = ReviewInputs(
+        waiting,
+        current_matches(lake),
+        changes={case.pair: rules_changes(lake, case) for case in waiting if case.reopened},
+        options=() if settings.lake == Settings.model_fields["lake"].default else ("--lake", settings.lake),
+        matches_path=settings.matches_path,
+        exchange=settings.exchange_name,
+        generated_at=settings.clock.now(),
+    )
+    return build_review(inputs, path)
+
+
+async def settle(settings: Settings, lake: Lake) -> pa.Table:
+    """Compare how the pairs that are over were resolved, and write ``settlement_agreement``; returns its rows.
+
+    A market that is over leaves the listings, so those without a result are asked for by name first; what a venue does
+    not answer waits for the next time.
+    """
+    from arb_pipeline.matching.settlement import settle as compare
+    from arb_pipeline.matching.settlement import unresolved
+
+    now = settings.clock.now()
+    for name, market_ids in unresolved(lake, now - _SETTLES_WITHIN).items():
+        found = await _look_up(settings, name, market_ids[:_LOOKUPS])
+        if found:
+            record_markets(lake, name, found, settings.clock.now())
+    rows = compare(lake, now)
+    lake.replace("settlement_agreement", Partition(), rows)
+    mirror_tables(settings, lake, "market_history", "settlement_agreement")
+    return rows
+
+
+def evaluate_matches(settings: Settings, lake: Lake) -> pa.Table | None:
+    """Measure the matcher on the configured file of labelled pairs and add the figures to ``match_evaluation``.
+
+    Returns:
+        The rows added; None if no file is configured.
+
+    Raises:
+        ValueError: at the first line of the file that is not a labelled pair.
+        OSError: if it cannot be read.
+    """
+    from arb_pipeline.matching.evaluation import evaluate_file
+    from arb_pipeline.matching.matcher import MATCHER_VERSION
+
+    path = settings.labelled_pairs
+    if path is None:
+        return None
+    at = settings.clock.now()
+    document: Mapping[str, Any] = evaluate_file(path).to_json()
+    common = {
+        "evaluated_at": at,
+        "file": path.name,
+        "file_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "matcher_version": MATCHER_VERSION,
+    }
+    measured = {**document["families"], "held_out": document["held_out"], "overall": document["overall"]}
+    rows = pa.Table.from_pylist(
+        [
+            {**common, "family": family, "metric": metric, "value": float(value)}
+            for family, metrics in measured.items()
+            for metric, value in metrics.items()
+            if isinstance(value, int | float)
+        ],
+        TABLES["match_evaluation"].schema,
+    )
+    partition = Partition.of("match_evaluation", None, at)
+    lake.update("match_evaluation", partition, lambda held: pa.concat_tables([held, rows]))
+    mirror_tables(settings, lake, "match_evaluation", day=partition.date)
+    return rows
+
+
+async def _look_up(settings: Settings, venue: str, market_ids: Sequence[str]) -> list[Market]:
+    """Those of the markets that the venue tells of, listed or not; a venue that does not answer is asked no more."""
+    if not market_ids:
+        return []
+    asked, found = registered(venue), list[Market]()
+    async with asked.rest_client(settings, asked.credentials(settings)) as client:
+        for market_id in market_ids:
+            try:
+                told = await asked.find_markets(client, market_id)
+            except ArbError as error:
+                _log.warning("%s: market %s cannot be looked up: %s", venue, market_id, error)
+                continue
+            except httpx.HTTPError as error:
+                _log.warning("%s does not answer, so its results wait: %r", venue, error)
+                break
+            found += [market for market in told if market.market_id == market_id]
+    return found
 
 
 def capture(
@@ -172,7 +345,9 @@ def record(
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
         captured = Lake(f"{folder}/lake", lake.exchange_name)
-        own = settings.model_copy(update={"lake": captured.root, "journal": Path(folder) / "journal"})
+        # The recording is made of the lake alone.
+        changes = {"lake": captured.root, "journal": Path(folder) / "journal", "postgres_url": None}
+        own = settings.model_copy(update=changes)
         summary = capture(own, lake, venues, progress, into=captured)
         # A stop does not wait long for a slow encoder, but a recording wants all of it.
         finish_journals(journal_root(own.journal, captured.root), captured)
@@ -215,40 +390,54 @@ def _keep_account(lake: Lake, told: Account, now_ns: int) -> None:
         lake.write_part(name, partition, table, run_id)
 
 
-def load_pairs(lake: Lake) -> list[Pair]:
-    """The newest pairs that are not ruled out, with their markets; a pair whose market is no longer listed is left out.
+def load_pairs(
+    lake: Lake, at: datetime | None = None, known_at: datetime | None = None, *, since: datetime | None = None
+) -> list[Pair]:
+    """Pairs that are not ruled out, with their markets; a pair whose market is no longer listed is left out.
+
+    Args:
+        at: pairs as they stood at this instant; None: as they stand now.
+        known_at: by what was known then; None: by all we know.
+        since: of the pairs as they stand now, also those that were not over yet at this instant, as they stood before:
+            an hour is evaluated with all that could be traded in it.
 
     Raises:
         ValueError: if a stored pair contradicts itself.
     """
     markets = {(market.venue, market.market_id): market for market in read_markets(lake)}
+    rows = current_matches(lake) if at is None else matches_as_of(lake, at, known_at)
     pairs = []
-    for row in lake.current("market_matches").to_pylist():
+    for row in rows.to_pylist():
         kalshi = markets.get(("kalshi", row["kalshi_market_id"]))
         polymarket = markets.get(("polymarket", row["polymarket_market_id"]))
-        if row["status"] in _HOPEFUL and kalshi is not None and polymarket is not None:
+        status = status_before_end(row) if since is not None and row["valid_from"] > since else row["status"]
+        if status in HOPEFUL and kalshi is not None and polymarket is not None:
             index = row["polymarket_yes_index"]
             pairs.append(
                 Pair(
                     kalshi=kalshi,
                     polymarket=polymarket,
                     relation=Relation(row["relation"]),
-                    status=MatchStatus(row["status"]),
+                    status=MatchStatus(status),
                     polymarket_yes_index=index,
-                    void_states=_void_states(row["explanation"], index),
+                    void_states=_void_states(row["explanation"], index, status),
                 )
             )
     return pairs
 
 
-def _void_states(explanation: str, polymarket_yes_index: int) -> dict[str, tuple[Decimal, Decimal]] | None:
-    """Payouts of the pair's proposition in exceptional states, as a person read them; None if nobody has.
+def _void_states(explanation: str, polymarket_yes_index: int, status: str) -> dict[str, tuple[Decimal, Decimal]] | None:
+    """Payouts of the pair's proposition in exceptional states; None if nobody knows them.
 
-    A person states what YES pays on each venue; the proposition of an inverted pair is Polymarket's NO.
+    As a person read them; of a pair that no person has seen (``auto``), as the rules were compared. What is told is
+    what YES pays on each venue; the proposition of an inverted pair is Polymarket's NO.
     """
-    told = json.loads(explanation).get("override", {}).get("void_states")
+    facts = json.loads(explanation)
+    told = facts.get("override", {}).get("void_states")
     if not told:
-        return None
+        if status != MatchStatus.AUTO or facts.get("void_states") is None:
+            return None
+        told = facts["void_states"]
     states = {}
     for name, pays in told.items():
         polymarket = Decimal(pays["polymarket"])
@@ -259,8 +448,8 @@ def _void_states(explanation: str, polymarket_yes_index: int) -> dict[str, tuple
 def evaluate_hour(settings: Settings, lake: Lake, start: datetime) -> Evaluation:
     """Evaluate every pair over the hour that begins at ``start``, as far as it has gone, and write what was found.
 
-    The hour's ``spreads`` are replaced. Episodes go into the partition of their day in place of those that opened in
-    the same hour, and the day's funnel is counted anew: evaluating an hour again changes nothing else.
+    The hour's ``spreads`` and ``opportunity_pieces`` are replaced, the episodes that reach into it joined anew, and the
+    funnels of their days counted anew: in whatever order hours are evaluated, and however often, the same is there.
 
     Raises:
         ValueError: if the hour has not begun.
@@ -268,23 +457,15 @@ def evaluate_hour(settings: Settings, lake: Lake, start: datetime) -> Evaluation
     end = min(start + timedelta(hours=1), settings.clock.now())
     if end <= start:
         raise ValueError(f"the hour from {start.isoformat()} has not begun: evaluate it once it has")
-    pairs = load_pairs(lake)
+    pairs = load_pairs(lake, since=start)
     data = _market_data(lake, start, end, {market for pair in pairs for market in pair.key})
-    found = evaluate_pairs(pairs, data, start, end, settings, _fees(settings))
+    found = evaluate_pairs(pairs, data, start, end, settings, fee_source(settings, lake, pairs))
     lake.replace("spreads", Partition.of("spreads", None, start), found.spreads)
-    day = Partition.of("opportunities", None, start)
-    assert day.bounds is not None
-    midnight, next_midnight = day.bounds
-    episodes = pa.concat_tables(
-        [
-            lake.read("opportunities", midnight, start),
-            found.opportunities,
-            lake.read("opportunities", start + timedelta(hours=1), next_midnight),
-        ]
-    )
-    lake.replace("opportunities", day, episodes)
-    lake.replace("rejections", Partition.of("rejections", None, start), funnel(episodes, start.date()))
-    return found
+    written = write_opportunities(settings, lake, start, found.opportunity_pieces)
+    mirror_tables(settings, lake, "spreads", "opportunity_pieces", day=start.date())
+    for day in written.days:
+        mirror_tables(settings, lake, "opportunities", "rejections", day=day)
+    return replace(found, opportunities=written.opportunities)
 
 
 def evaluate_hours(
@@ -310,8 +491,8 @@ def newest_spreads(settings: Settings, lake: Lake, start: datetime, end: datetim
     ``fees_<direction>`` are unrounded dollars per contract, ``net_<direction>`` the gap less them (also where it is
     negative, which the table leaves out); None where unknown.
     """
-    pairs = {pair.key: pair for pair in load_pairs(lake)}
-    fees = FeeBook(_fees(settings))
+    pairs = {pair.key: pair for pair in load_pairs(lake, since=start)}
+    fees = FeeBook(fee_source(settings, lake, pairs.values()))
     rows: list[dict[str, Any]] = latest_spreads(lake.read("spreads", start, end)).to_pylist()
     for row in rows:
         pair = pairs.get((row["kalshi_market_id"], row["polymarket_market_id"]))
@@ -344,7 +525,7 @@ def report(settings: Settings, lake: Lake, start: datetime, end: datetime) -> Re
     """Write the report over [start, end) into the folder of the day on which it ends."""
     from arb_pipeline.reports import ReportInputs, build_report
 
-    pairs = load_pairs(lake)
+    pairs = load_pairs(lake, since=start)
     markets = read_markets(lake)
     opportunities = lake.read("opportunities", start, end)
     inputs = ReportInputs(
@@ -353,12 +534,12 @@ def report(settings: Settings, lake: Lake, start: datetime, end: datetime) -> Re
         spreads=lake.read("spreads", start, end),
         opportunities=opportunities,
         rejections=funnel(opportunities, end.date()),
-        matches=lake.current("market_matches"),
+        matches=current_matches(lake),
         book_gaps=lake.read("book_gaps", start, end),
         capture_sessions=lake.read("capture_sessions", start, end),
         pairs=pairs,
         markets=markets,
-        fees=_fees(settings),
+        fees=fee_source(settings, lake, pairs),
         settings=settings,
         data=_books_of_the_best(lake, opportunities),
         exchange=settings.exchange_name,
@@ -370,7 +551,9 @@ def report(settings: Settings, lake: Lake, start: datetime, end: datetime) -> Re
         },
         generated_at=end,
     )
-    return Report(build_report(inputs, settings.reports_path / end.date().isoformat()), inputs)
+    folder = settings.reports_path / end.date().isoformat()
+    review_page(settings, lake, folder / "review.html")
+    return Report(build_report(inputs, folder), inputs)
 
 
 def _books_of_the_best(lake: Lake, opportunities: pa.Table) -> MarketData | None:
@@ -401,5 +584,14 @@ def _market_data(lake: Lake, start: datetime, end: datetime, markets: Collection
     )
 
 
-def _fees(settings: Settings) -> Callable[[Market, datetime], FeeModel]:
-    return lambda market, at: VENUES[market.venue].fees(market, at, settings)
+def fee_source(
+    settings: Settings, lake: Lake, pairs: Iterable[Pair], known_at: datetime | None = None
+) -> Callable[[Market, datetime], FeeModel]:
+    """The fees of the pairs' markets at a time, by all that is known of their parameters, or was known then."""
+    markets = [market for pair in pairs for market in (pair.kalshi, pair.polymarket)]
+    ids = {name for market in markets for name in (market.series_id, market.event_id, market.market_id)}
+    changes = FeeChanges(
+        [change for venue in VENUES for change in read_fee_changes(lake, venue, ids, known_at)],
+        [venue for venue in VENUES if has_fee_schedules(lake, venue, known_at)],
+    )
+    return lambda market, at: VENUES[market.venue].fees(market, at, settings, changes)

@@ -4,8 +4,9 @@ Names are ``ARB_`` plus the field in capitals, but for the venues' credentials, 
 ``.env.example`` lists all of them; a test keeps the two in step.
 """
 
+from decimal import Decimal
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -42,14 +43,27 @@ class Settings(BaseSettings):
     # where things are kept
     lake: str = Field("lake", description="root of the Parquet lake: a folder or any fsspec URL")
     matches_path: Path = Field(Path("matches.yaml"), description="people's decisions on pairs")
+    labelled_pairs: Path | None = Field(
+        None, description="file of labelled pairs on which the matcher is measured, JSON lines; unset: not measured"
+    )
     listeners_path: Path = Field(Path("listeners.yaml"), description="what to capture")
     reports_path: Path = Field(Path("reports"), description="folder of the HTML reports")
     journal: Path | None = Field(
         None, description="folder of the capture journals; unset: 'journal' beside a local lake, else ~/.local/state"
     )
     postgres_url: SecretStr | None = Field(None, description="Postgres for the tick tables; unset: lake only")
+    postgres_retention_days: int | None = Field(
+        None, ge=0, description="whole days of ticks that Postgres keeps besides the running one; unset: all"
+    )
     dagster_postgres_url: SecretStr | None = Field(
         None, description="Postgres for Dagster's own storage; unset: SQLite under DAGSTER_HOME"
+    )
+    embedded_postgres: bool = Field(
+        False, description="arb up brings a Postgres of its own for what neither of the two URLs names"
+    )
+
+    raw_frames_days: float | None = Field(
+        None, gt=0, description="days that raw frames are kept in the lake; unset: for ever"
     )
 
     # venues
@@ -75,6 +89,9 @@ class Settings(BaseSettings):
     )
     kalshi_account: Literal["direct", "fcm"] = Field(
         "direct", description="how Kalshi rounds your balance: direct member (1e-4) or FCM-cleared (1e-2)"
+    )
+    polymarket_fee_rounding: Literal["floor", "half_up"] = Field(
+        "floor", description="rounding of a Polymarket fee at its fifth decimal, which is not documented: floor fits"
     )
     poly_api_key: SecretStr | None = Field(
         None, validation_alias=AliasChoices("poly_api_key"), description="Polymarket CLOB API key"
@@ -109,6 +126,9 @@ class Settings(BaseSettings):
     capture_prewarm_s: float = Field(20.0, ge=0, description="how long before its hour a capture run connects")
     capture_shards: int = Field(
         1, gt=0, description="capture runs beside each other, each with its part of the markets"
+    )
+    capture_run_tags: dict[str, Any] = Field(
+        {}, description="further tags of capture runs in Dagster, as JSON: a Celery queue, a pod's resources"
     )
     capture_lease_s: float = Field(
         30.0, ge=5, description="a capture run without a heartbeat for so many seconds is given up and replaced"
@@ -150,6 +170,15 @@ class Settings(BaseSettings):
     # arbitrage
     max_quote_age_s: float = Field(5.0, gt=0, description="oldest proof of life of a connection, seconds")
     min_net_usd: float = Field(0.0, description="smallest net profit worth a row, dollars")
+    open_edge_usd: float = Field(0.0, ge=0, description="an opportunity opens above this net edge, dollars a contract")
+    close_edge_usd: float = Field(0.0, ge=0, description="it closes at this net edge, at most open_edge_usd")
+    burst_ms: float = Field(
+        500.0, ge=0, description="opportunities closer than this are one, and one that is shorter is none, ms"
+    )
+    kalshi_balance_usd: float | None = Field(
+        None, gt=0, description="money at Kalshi that opportunities are also sized for, dollars"
+    )
+    polymarket_balance_usd: float | None = Field(None, gt=0, description="the same at Polymarket")
 
     # monitoring
     log_format: Literal["console", "json"] = Field("console", description="log lines on standard error: text or JSON")
@@ -177,7 +206,19 @@ class Settings(BaseSettings):
         self.kalshi_ws_url = self.kalshi_ws_url or socket
         if self.kalshi_private_key and self.kalshi_private_key_path:
             raise ValueError("KALSHI_PRIVATE_KEY and KALSHI_PRIVATE_KEY_PATH are both set; keep one of them")
+        if self.close_edge_usd > self.open_edge_usd:
+            raise ValueError(
+                f"ARB_CLOSE_EDGE_USD {self.close_edge_usd:g} exceeds ARB_OPEN_EDGE_USD {self.open_edge_usd:g}: "
+                "an opportunity would close where it opens"
+            )
         return self
+
+    @property
+    def balances(self) -> tuple[Decimal, Decimal] | None:
+        """Money at (Kalshi, Polymarket), dollars; None unless both are told."""
+        if self.kalshi_balance_usd is None or self.polymarket_balance_usd is None:
+            return None
+        return Decimal(str(self.kalshi_balance_usd)), Decimal(str(self.polymarket_balance_usd))
 
     @property
     def clock(self) -> Clock:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from rich.markup import escape
 from rich.table import Table
 
-from arb_pipeline.capture.heartbeat import Heartbeat, State, VenueBeat, heartbeats
+from arb_pipeline.capture.heartbeat import Heartbeat, PostgresBeat, State, VenueBeat, heartbeats
 from arb_pipeline.clock import datetime_from_ns
 from arb_pipeline.settings import Settings
 from arb_pipeline.storage.lake import Lake
@@ -39,6 +39,7 @@ class CaptureRun:
     Attributes:
         state: whether it still runs. spoke_at: when it last said so, by the pipeline's clock.
         venues: its figures by venue; None before its first flush.
+        postgres: how far Postgres has its rows, all venues together; None where it is off.
     """
 
     run_id: str
@@ -49,11 +50,13 @@ class CaptureRun:
     state: State
     spoke_at: datetime
     venues: Mapping[str, VenueBeat | None]
+    postgres: PostgresBeat | None = None
 
     def part(self, venue: str) -> dict[str, Any]:
         """Plain values about one venue."""
         told = {name: getattr(self, name) for name in ("run_id", "shard", "host", "pid", "exchange", "state")}
-        return {**told, "spoke_at": self.spoke_at.isoformat(), **self.figures(venue)}
+        postgres = None if self.postgres is None else msgspec.structs.asdict(self.postgres)
+        return {**told, "spoke_at": self.spoke_at.isoformat(), **self.figures(venue), "postgres": postgres}
 
     def figures(self, venue: str) -> dict[str, Any]:
         """The figures of one venue, none before the first flush."""
@@ -134,6 +137,7 @@ def _run(beat: Heartbeat) -> CaptureRun:
         state=beat.state(),
         spoke_at=datetime_from_ns(beat.at_ns),
         venues={name: beat.venues.get(name) for name in beat.names},
+        postgres=beat.postgres,
     )
 
 
@@ -224,6 +228,7 @@ def capture_grid(runs: Sequence[CaptureRun]) -> Table:
         "frames/s",
         "reconnects",
         "message",
+        "Postgres",
     ):
         grid.add_column(name, overflow="fold", justify="right" if name in _NUMBERS else "left")
     for run in runs:
@@ -231,8 +236,17 @@ def capture_grid(runs: Sequence[CaptureRun]) -> Table:
         for venue, beat in run.venues.items():
             figures = ["", "", "", "", ""] if beat is None else _beat_cells(beat)
             process = f"{run.host}:{run.pid}"
-            grid.add_row(run.run_id, run.shard, process, state, venue, *map(escape, figures))
+            cells = [*figures, _postgres_cell(run.postgres)]
+            grid.add_row(run.run_id, run.shard, process, state, venue, *map(escape, cells))
     return grid
+
+
+def _postgres_cell(beat: PostgresBeat | None) -> str:
+    if beat is None:
+        return ""
+    waiting = f"{beat.waiting:,} journals of earlier runs wait" if beat.waiting else ""
+    told = [f"{beat.rows:,} rows, {beat.lag_s:,.1f} s behind", waiting, beat.message]
+    return "\n".join(filter(None, told))
 
 
 def _beat_cells(beat: VenueBeat) -> list[str]:

@@ -24,6 +24,8 @@ PRICE = pa.decimal128(9, 4)
 TRADE_PRICE = pa.decimal128(12, 9)
 SIZE = pa.decimal128(18, 6)
 MONEY = pa.decimal128(24, 10)
+EDGE_TIME = pa.decimal128(38, 10)
+RATE = pa.decimal128(18, 9)
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 DATE = pa.date32()
 
@@ -102,6 +104,42 @@ _SEQ = _n("seq", INT, "the venue's sequence number of the frame, where it has on
 _CONNECTION = _c("connection_id", STRING, "the connection it was received on")
 _KALSHI = _c("kalshi_market_id", STRING, "Kalshi ticker")
 _POLYMARKET = _c("polymarket_market_id", STRING, "Polymarket condition id")
+_KIND = _c("kind", STRING, "two_leg, inverted, implication or exclusive")
+_DIRECTION = _c(
+    "direction",
+    STRING,
+    "yes_kalshi (YES on Kalshi and the opposite on Polymarket) or yes_polymarket; of exclusive questions NO of both",
+)
+_REASONS = _c("reasons", STRING, "JSON list of the guards that did not hold")
+_AT_BEST = (
+    _c("size", SIZE, "contracts at the best instant, the profit-maximising size"),
+    _c("gross", MONEY, "payout less prices at that size, dollars"),
+    _c("fees", MONEY, "fees of both legs, dollars"),
+    _c("net", MONEY, "gross less fees, dollars"),
+    _c("capital", MONEY, "prices plus fees, dollars, all prepaid"),
+    _c("roi", FLOAT, "net / capital"),
+    _n("annualised", FLOAT, "simple: roi x 365 / days to payout of the later leg"),
+    _n("worst_state_net", MONEY, "net in the worst settlement state that the rules allow; null if unknown"),
+)
+_PRICES_AT_BEST = (
+    _c("kalshi_vwap", MONEY, "average price paid on Kalshi, dollars per contract"),
+    _c("polymarket_vwap", MONEY, "average price paid on Polymarket, dollars per contract"),
+    _c("kalshi_limit", PRICE, "worst price consumed on Kalshi, dollars"),
+    _c("polymarket_limit", PRICE, "worst price consumed on Polymarket, dollars"),
+    _c("kalshi_fee_schedule", STRING, "fee schedule used on Kalshi"),
+    _c("polymarket_fee_schedule", STRING, "fee schedule used on Polymarket"),
+    _c("match_status", STRING, "status of the pair when evaluated"),
+)
+_AT_OTHER_SIZES = (
+    _n("days", FLOAT, "days to payout of the later leg, at least one"),
+    _n("compound", FLOAT, "(1 + roi) ** (365 / days) - 1; null under a week"),
+    _n("top_size", SIZE, "contracts at both tops, at the best instant"),
+    _n("net_top", MONEY, "net of those, dollars"),
+    *(_n(f"net_{dollars}", MONEY, f"net of the largest size for ${dollars:,}") for dollars in (100, 500, 1_000, 5_000)),
+    _n("smallest_size", SIZE, "smallest size that earns anything"),
+    _n("size_at_balances", SIZE, "largest size that the balances in the settings pay for"),
+    _n("net_at_balances", MONEY, "net of it, dollars"),
+)
 _OHLC = {"open": "first", "high": "highest", "low": "lowest", "close": "last"}
 
 _ALL = (
@@ -220,6 +258,31 @@ _ALL = (
         partitioning=Partitioning.DATE,
     ),
     Table(
+        name="fee_schedules",
+        doc="Fee parameters of both venues by the time from which they hold: what was announced, what listings showed, "
+        "and what the documentation says. The narrower scope precedes: market, event, series, default. Of Polymarket "
+        "markets that are listed no more only those whose schedule changed are kept.",
+        columns=(
+            _VENUE,
+            _c("scope", STRING, "default, series (Polymarket: category), event or market"),
+            _c("scope_id", STRING, "series ticker, category, event ticker or market id; empty for default"),
+            _c("params", STRING, "JSON of the parameters, numbers as text; {} clears an override"),
+            _n("fee_type", STRING, "Kalshi's fee_type, null where the wider scope's holds"),
+            _n("multiplier", RATE, "Kalshi's fee_multiplier, likewise; null also if it is no number"),
+            _n("rate", RATE, "Polymarket's rate, likewise"),
+            _n("exponent", INT, "Polymarket's exponent, likewise"),
+            _c("valid_from", TIMESTAMP, "from when it holds (it may be in the future); 1970-01-01: always"),
+            _n("valid_to", TIMESTAMP, "when the next change of the scope takes over; null if none is known"),
+            _c("known_at", TIMESTAMP, "the listing that told it first"),
+            _n("known_to", TIMESTAMP, "the listing that told it otherwise or not at all; null while it is told"),
+            _c("source", STRING, "the page or the call that tells it"),
+        ),
+        key=("venue", "scope", "scope_id", "valid_from", "known_at"),
+        sort=("venue", "scope", "scope_id", "valid_from", "known_at"),
+        partitioning=Partitioning.CURRENT,
+        by_venue=False,
+    ),
+    Table(
         name="raw_frames",
         doc="Every frame as received; the source of truth of everything derived from a connection. Of polls: what "
         "changed, and one frame of each answer that changed nothing.",
@@ -306,9 +369,9 @@ _ALL = (
         columns=(
             _VENUE,
             _MARKET,
-            _c("interval_s", INT, "length, seconds: 60, 3600 or 86400"),
+            _c("interval_s", INT, "length, seconds: 1, 60, 3600 or 86400"),
             _c("begin_at", TIMESTAMP, "start; the venue's own leave it out and include the end instead"),
-            _c("end_at", TIMESTAMP, "end"),
+            _c("end_at", TIMESTAMP, "end, by which a candle is known: join by this column, never by begin_at"),
             *(
                 _n(f"{side}_{point}", PRICE, f"{words} best YES {side}, dollars")
                 for side in ("bid", "ask")
@@ -318,17 +381,51 @@ _ALL = (
                 _n(f"price_{point}", TRADE_PRICE, f"{words} traded YES price, dollars; null without trades")
                 for point, words in _OHLC.items()
             ),
-            _n("price_mean", TRADE_PRICE, "traded price averaged by size, rounded to 1e-9 (venue's own: as published)"),
+            _n("price_mean", TRADE_PRICE, "VWAP: traded price by size, rounded to 1e-9 (venue's own: as published)"),
             _n("volume", SIZE, "contracts traded; null in ours where no trade was seen"),
             _n("trades", INT, "number of trades, null likewise; null for the venue's own, which do not tell"),
             _n("open_interest", SIZE, "contracts held at the end; null for ours"),
             _n("coverage", FLOAT, "share of the interval in which the book was in sync; null for the venue's own"),
+            _n(
+                "updates", INT, "quotes in sync that count in it, without what stood at its start; null for the venue's"
+            ),
             _c("source", STRING, "ws (ours, from quotes and trades) or rest (the venue's own candlestick)"),
             _c("known_at", TIMESTAMP, "when the row was first known as it stands"),
         ),
         key=("venue", "market_id", "interval_s", "begin_at", "source"),
         sort=("market_id", "interval_s", "begin_at", "source"),
-        partitioning=Partitioning.DATE,
+        partitioning=Partitioning.HOUR,
+    ),
+    Table(
+        name="orderbook_snapshots",
+        doc="Books filled forward on a grid of time: at each point what was known by then, nothing where the book was "
+        "not to be trusted. Made on demand, for chosen markets and times.",
+        columns=(
+            _VENUE,
+            _MARKET,
+            _c("interval_ms", INT, "distance of the grid's points, whole multiples of it since the epoch, ms"),
+            _c("recv_ns", INT, "the point: what was received up to and at it counts, ns since the epoch"),
+            _n("bid", PRICE, "best YES bid, dollars; null on an empty side, and where the book is not known"),
+            _n("bid_size", SIZE, "contracts at the best bid"),
+            _n("ask", PRICE, "best YES ask, dollars; null likewise"),
+            _n("ask_size", SIZE, "contracts at the best ask"),
+            _n("spread", PRICE, "ask - bid, dollars; null unless both sides have a price"),
+            _n("mid", TRADE_PRICE, "(bid + ask) / 2, dollars; null likewise"),
+            _n(
+                "microprice",
+                FLOAT,
+                "(bid x ask_size + ask x bid_size) / (bid_size + ask_size), dollars; an estimate, so no exact number",
+            ),
+            _n("bids", STRING, "JSON list of [price, size], best first, exact; [] on an empty side, null if not known"),
+            _n("asks", STRING, "the same of the asks"),
+            _c("in_sync", BOOL, "whether the book was known and could be trusted at the point"),
+            _n("is_forward_filled", BOOL, "nothing changed the book since the point before; null if not known"),
+            _n("source_ns", INT, "receipt of the newest change that counts, ns since the epoch; null if not known"),
+            _n("age_ns", INT, "recv_ns - source_ns"),
+        ),
+        key=("venue", "market_id", "interval_ms", "recv_ns"),
+        sort=("market_id", "interval_ms", "recv_ns"),
+        partitioning=Partitioning.HOUR,
     ),
     Table(
         name="tickers",
@@ -450,7 +547,7 @@ _ALL = (
             _c("polymarket_rules_sha256", STRING, "rules text the match was made on"),
             _c("matcher_version", STRING, "version of the matcher, or of the override's file"),
             _c("valid_from", TIMESTAMP, "from when the statement holds"),
-            _n("valid_to", TIMESTAMP, "until when; null while it holds"),
+            _n("valid_to", TIMESTAMP, "until when, known from then on; null while it holds"),
             _c("known_at", TIMESTAMP, "when it was made"),
         ),
         key=("kalshi_market_id", "polymarket_market_id", "known_at"),
@@ -476,6 +573,47 @@ _ALL = (
         key=("kalshi_market_id", "polymarket_market_id"),
         sort=("rank",),
         partitioning=Partitioning.CURRENT,
+        by_venue=False,
+    ),
+    Table(
+        name="settlement_agreement",
+        doc="Pairs of which both markets are resolved: whether they settled as the pair's relation says.",
+        columns=(
+            _KALSHI,
+            _POLYMARKET,
+            _c("polymarket_yes_index", INT, "the Polymarket outcome (0 or 1) that Kalshi YES corresponds to"),
+            _c("relation", STRING, "the relation held while the markets were open"),
+            _c("status", STRING, "the status that the pair had while the markets were open"),
+            _c("accepted", BOOL, "that status was auto or approved: the pair counted as arbitrage"),
+            _c("family", STRING, "kind of question, empty if no parser knew it"),
+            _c("kalshi_result", STRING, "yes, no, or a split such as 0.5"),
+            _c("polymarket_result", STRING, "the same, of Polymarket's first outcome"),
+            _c("verdict", STRING, "agreed, disagreed, or void_split where either market split its payout"),
+            _c("difference", PRICE, "what the proposition paid on Kalshi less what it paid on Polymarket, dollars"),
+            _n("kalshi_resolved_at", TIMESTAMP, "when Kalshi's result was first seen"),
+            _n("polymarket_resolved_at", TIMESTAMP, "when Polymarket's result was first seen"),
+            _c("known_at", TIMESTAMP, "when the two were first compared"),
+        ),
+        key=("kalshi_market_id", "polymarket_market_id"),
+        sort=("kalshi_market_id", "polymarket_market_id"),
+        partitioning=Partitioning.CURRENT,
+        by_venue=False,
+    ),
+    Table(
+        name="match_evaluation",
+        doc="The matcher measured on a file of labelled pairs: one row per measurement and kind of question.",
+        columns=(
+            _c("evaluated_at", TIMESTAMP, "when it was measured"),
+            _c("family", STRING, "kind of question; 'overall': all of them, 'held_out': series that nobody tuned on"),
+            _c("file", STRING, "name of the labelled file"),
+            _c("file_sha256", STRING, "SHA-256 of the file: figures of different files are no trend"),
+            _c("matcher_version", STRING, "version of the matcher"),
+            _c("metric", STRING, "precision, recall, inversion_errors, ... as arb match evaluate names them"),
+            _c("value", FLOAT, "its value"),
+        ),
+        key=("evaluated_at", "family", "metric"),
+        sort=("evaluated_at", "family", "metric"),
+        partitioning=Partitioning.DATE,
         by_venue=False,
     ),
     Table(
@@ -521,42 +659,54 @@ _ALL = (
         columns=(
             _KALSHI,
             _POLYMARKET,
-            _c("kind", STRING, "two_leg or inverted"),
-            _c(
-                "direction",
-                STRING,
-                "yes_kalshi (buy YES on Kalshi and the opposite on Polymarket) or yes_polymarket",
-            ),
+            _KIND,
+            _DIRECTION,
             _c("opened_at", TIMESTAMP, "first instant with a positive net edge"),
             _n("closed_at", TIMESTAMP, "first instant without; null while it lasts"),
-            _c("size", SIZE, "contracts at the best instant, the profit-maximising size"),
-            _c("gross", MONEY, "payout less prices at that size, dollars"),
-            _c("fees", MONEY, "fees of both legs, dollars"),
-            _c("net", MONEY, "gross less fees, dollars"),
-            _c("capital", MONEY, "prices plus fees, dollars, all prepaid"),
-            _c("roi", FLOAT, "net / capital"),
-            _n("annualised", FLOAT, "simple: roi x 365 / days to payout of the later leg"),
+            *_AT_BEST,
             _c("peak_edge", MONEY, "largest net edge per contract at the top of the books, dollars"),
-            _c("time_weighted_edge", MONEY, "net edge per contract averaged over the episode, dollars"),
-            _n(
-                "worst_state_net",
-                MONEY,
-                "net in the worst settlement state that the rules allow; null if unknown",
-            ),
-            _c("kalshi_vwap", MONEY, "average price paid on Kalshi, dollars per contract"),
-            _c("polymarket_vwap", MONEY, "average price paid on Polymarket, dollars per contract"),
-            _c("kalshi_limit", PRICE, "worst price consumed on Kalshi, dollars"),
-            _c("polymarket_limit", PRICE, "worst price consumed on Polymarket, dollars"),
-            _c("kalshi_fee_schedule", STRING, "fee schedule used on Kalshi"),
-            _c("polymarket_fee_schedule", STRING, "fee schedule used on Polymarket"),
-            _c("match_status", STRING, "status of the pair when evaluated"),
+            _c("time_weighted_edge", MONEY, "net edge per contract averaged over the active time, dollars"),
+            *_PRICES_AT_BEST,
             _c("accepted", BOOL, "every guard held"),
-            _c("reasons", STRING, "JSON list of the guards that did not hold"),
+            _REASONS,
             _c("best_at", TIMESTAMP, "instant of the largest net"),
+            _n("peak_at", TIMESTAMP, "instant of the peak edge"),
+            _n("active_ns", INT, "time within the episode in which the edge was known and open, ns"),
+            _n("end_reason", STRING, "edge (it fell), unknown (a guard failed) or right_censored (it lasts)"),
+            _n("left_censored", BOOL, "it was open already when the data begin"),
+            *_AT_OTHER_SIZES,
         ),
         key=("kalshi_market_id", "polymarket_market_id", "direction", "opened_at"),
         sort=("opened_at", "kalshi_market_id", "polymarket_market_id", "direction"),
         partitioning=Partitioning.DATE,
+        by_venue=False,
+    ),
+    Table(
+        name="opportunity_pieces",
+        doc="What of each episode lies within one hour; `opportunities` are these, joined.",
+        columns=(
+            _KALSHI,
+            _POLYMARKET,
+            _KIND,
+            _DIRECTION,
+            _c("opened_ns", INT, "begin, ns since the epoch"),
+            _c("closed_ns", INT, "end, ns since the epoch"),
+            _c("active_ns", INT, "time in which the edge was known and open, ns"),
+            _c("edge_time", EDGE_TIME, "integral of the net edge at the tops over that time, dollars times ns"),
+            _c("end_reason", STRING, "edge, unknown or right_censored (the hour ended)"),
+            _c("left_censored", BOOL, "open when the hour began"),
+            _c("conditional", BOOL, "an episode only if one was open up to the beginning of the hour"),
+            _c("peak_edge", MONEY, "largest net edge per contract at the top of the books, dollars"),
+            _c("peak_ns", INT, "instant of it"),
+            _c("best_ns", INT, "instant of the largest net"),
+            *_AT_BEST,
+            *_PRICES_AT_BEST,
+            _REASONS,
+            *_AT_OTHER_SIZES,
+        ),
+        key=("kalshi_market_id", "polymarket_market_id", "direction", "opened_ns"),
+        sort=("kalshi_market_id", "polymarket_market_id", "direction", "opened_ns"),
+        partitioning=Partitioning.HOUR,
         by_venue=False,
     ),
     Table(

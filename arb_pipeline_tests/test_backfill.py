@@ -19,6 +19,7 @@ from arb_pipeline.clock import ns_from_datetime
 from arb_pipeline.definitions import build
 from arb_pipeline.defs.automation import CANDLES_JOB
 from arb_pipeline.defs.describe import asset_key
+from arb_pipeline.defs.market_data.assets import DAILY_CANDLES
 from arb_pipeline.defs.market_data.trades import BACKFILL_TRADES_JOB
 from arb_pipeline.defs.resources import Pipeline
 from arb_pipeline.errors import ArbError
@@ -175,7 +176,7 @@ async def test_the_venues_candles_and_ours_stand_side_by_side(past: Past, settin
     }
     ten = DAY + timedelta(hours=10)
     assert set(rows) == {
-        ("ws", 60, ten), ("ws", 3_600, ten), ("ws", 86_400, DAY),
+        ("ws", 1, ten), ("ws", 60, ten), ("ws", 3_600, ten), ("ws", 86_400, DAY),
         ("rest", 60, ten), ("rest", 60, NEXT - timedelta(minutes=1)), ("rest", 3_600, ten),
         ("rest", 3_600, NEXT - timedelta(hours=1)), ("rest", 86_400, DAY),
     }  # fmt: skip
@@ -187,7 +188,7 @@ async def test_the_venues_candles_and_ours_stand_side_by_side(past: Past, settin
     assert (minute["volume"], minute["coverage"], minute["end_at"]) == (2, None, ten + timedelta(minutes=1))
     own = rows["ws", 60, ten]
     assert (own["volume"], own["trades"], own["bid_open"], own["coverage"]) == (1, 1, None, 0)
-    assert (done.captured, done.fetched, done.markets, done.anomalies) == (3, 5, 1, {})
+    assert (done.captured, done.fetched, done.markets, done.anomalies) == (4, 5, 1, {})
     whole = lake.read("candles")
     again = await backfill_candles("kalshi", settings, lake, DAY, NEXT, markets=[A])
     assert lake.read("candles").equals(whole)
@@ -264,13 +265,13 @@ async def test_a_day_of_both_jobs_in_dagster(past: Past, settings: Settings, lak
             assert hours == {f"{key}-10:00", f"{key}-11:00"}
             result = run(instance, CANDLES_JOB)
             for venue in ("kalshi", "polymarket"):
-                event = instance.get_latest_materialization_event(asset_key("candles", venue))
+                event = instance.get_latest_materialization_event(asset_key(DAILY_CANDLES, venue))
                 assert event is not None
                 assert event.asset_materialization is not None
                 metadata = event.asset_materialization.metadata
                 rows = lake.read("candles", DAY, NEXT, venue).num_rows
-                assert metadata["dagster/partition_row_count"].value == rows == (12 if venue == "kalshi" else 0)
-                assert instance.get_materialized_partitions(asset_key("candles", venue)) == {key}
+                assert metadata["dagster/partition_row_count"].value == rows == (14 if venue == "kalshi" else 0)
+                assert instance.get_materialized_partitions(asset_key(DAILY_CANDLES, venue)) == {key}
             assert all(check.passed for check in result.get_asset_check_evaluations())
             assert len(result.get_asset_check_evaluations()) == 2
 

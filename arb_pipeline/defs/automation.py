@@ -10,6 +10,7 @@ from arb_pipeline.defs.capture.lifecycle import LIVE
 from arb_pipeline.defs.capture.supervision import CAPTURE_JOB, ROLE_TAG, SENSOR_S, SHARD_TAG, shard_label, supervise
 from arb_pipeline.defs.describe import asset_key
 from arb_pipeline.defs.discovery.assets import TABLES, VENUES
+from arb_pipeline.defs.market_data.assets import DAILY_CANDLES, HOURLY_TABLES
 from arb_pipeline.defs.partitions import DAILY, HOUR
 from arb_pipeline.settings import Settings
 
@@ -30,8 +31,10 @@ _DISCOVERY_PAUSE = timedelta(minutes=1)
 
 _CATALOGUES = dg.AssetSelection.assets(*(asset_key(name, venue) for venue in VENUES for name in TABLES))
 _VIEWS = dg.AssetSelection.assets(asset_key("events"), asset_key("markets"))
-_CANDLES = dg.AssetSelection.assets(*(asset_key("candles", venue) for venue in VENUES))
-_RAW_TABLES = dg.AssetSelection.groups("capture", "market_data") - _CANDLES
+_CANDLES = dg.AssetSelection.assets(*(asset_key(DAILY_CANDLES, venue) for venue in VENUES))
+_DERIVED = dg.AssetSelection.assets(*(asset_key(name, venue) for venue in VENUES for name in HOURLY_TABLES))
+_RAW_TABLES = dg.AssetSelection.groups("capture", "market_data") - _CANDLES - _DERIVED
+_EVALUATION = dg.AssetSelection.assets(asset_key("match_evaluation"))
 _REPORT = dg.AssetSelection.assets(asset_key("arbitrage_report"))
 
 
@@ -52,6 +55,7 @@ def jobs(settings: Settings, tags: dict[str, str]) -> "list[AssetJob]":
             # One process: Dagster's stop signal must reach the loop that captures, and nothing may outlive it.
             executor_def=dg.in_process_executor,
             tags={
+                **settings.capture_run_tags,
                 **tags,
                 ROLE_TAG: "capture",
                 SHARD_TAG: shard_label(0, 1),
@@ -68,7 +72,7 @@ def jobs(settings: Settings, tags: dict[str, str]) -> "list[AssetJob]":
         ),
         dg.define_asset_job(
             ANALYSIS_JOB,
-            _VIEWS | dg.AssetSelection.groups("matching", "arbitrage"),
+            (_VIEWS | dg.AssetSelection.groups("matching", "arbitrage")) - _EVALUATION,
             description="Matches the newest catalogues, evaluates one captured hour and writes the report.",
             tags=tags,
         ),
@@ -166,9 +170,9 @@ def _catalogue_is_old(instance: dg.DagsterInstance, settings: Settings) -> bool:
     Raises:
         ListenerError: if the listeners' file is not valid; no capture could start by it either.
     """
-    from arb_pipeline.capture.listeners import load_listeners
+    from arb_pipeline.capture.listener_store import listener_store
 
-    intervals = [one.discovery_interval_s for one in load_listeners(settings.listeners_path) if one.is_active]
+    intervals = [one.discovery_interval_s for one in listener_store(settings).load() if one.is_active]
     if not intervals:
         return False
     runs = instance.get_run_records(dg.RunsFilter(job_name=DISCOVERY_JOB), limit=1)

@@ -14,17 +14,20 @@ from arb_pipeline.tables import table
 
 __all__ = [
     "check_spec",
+    "coverage_of",
     "gap_share",
     "gap_share_of",
     "in_order",
     "keys_unique",
     "not_crossed",
     "not_empty",
+    "ohlc_sane",
     "one_to_one",
 ]
 
 MAX_CROSSED_SHARE = 0.01
 MAX_GAP_SHARE = 0.05
+MIN_COVERAGE = 0.9
 
 _DESCRIPTIONS = {
     "keys_unique": "No two rows share a key.",
@@ -33,6 +36,10 @@ _DESCRIPTIONS = {
     "not_crossed": "Hardly any trusted quote has its bid at or above its ask.",
     "gap_share": "The time in which books were not to be trusted is a small part of the time captured.",
     "one_to_one": "No market stands in two accepted pairs.",
+    "ohlc_sane": "No price of a candle lies above its high or below its low, and a high goes with all the others.",
+    "coverage": "Books were known nearly all of the time in which they moved.",
+    "decisions_apply": "People's decisions are about the rules texts of today.",
+    "settled_as_said": "No accepted pair settled against its relation.",
 }
 
 
@@ -90,6 +97,33 @@ def not_crossed(asset: dg.AssetKey, quotes: pa.Table) -> dg.AssetCheckResult:
         check_name="not_crossed",
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"trusted_quotes": trusted.num_rows, "crossed": crossed, "share": share, "limit": MAX_CROSSED_SHARE},
+    )
+
+
+def ohlc_sane(asset: dg.AssetKey, candles: pa.Table) -> dg.AssetCheckResult:
+    """Of bids, asks and trades: low <= open, close <= high, and all four points or none."""
+    wrong = 0
+    for side in ("bid", "ask", "price"):
+        open_, high, low, close = (candles[f"{side}_{point}"] for point in ("open", "high", "low", "close"))
+        there = np.stack([column.is_valid().to_numpy() for column in (open_, high, low, close)])
+        inside = [pc.less_equal(low, point) for point in (open_, close)]
+        inside += [pc.less_equal(point, high) for point in (open_, close)]
+        sane = np.stack([pc.fill_null(one, pa.scalar(True)).to_numpy() for one in inside]).all(axis=0)
+        wrong += int((~sane | (there.any(axis=0) & ~there.all(axis=0))).sum())
+    return dg.AssetCheckResult(
+        passed=wrong == 0, asset_key=asset, check_name="ohlc_sane", metadata={"rows": candles.num_rows, "wrong": wrong}
+    )
+
+
+def coverage_of(asset: dg.AssetKey, shares: pa.ChunkedArray) -> dg.AssetCheckResult:
+    """Shares of time in which a book was known, one per row."""
+    share = pc.mean(shares).as_py()
+    return dg.AssetCheckResult(
+        passed=share is None or share >= MIN_COVERAGE,
+        asset_key=asset,
+        check_name="coverage",
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"rows": len(shares), "share": 1.0 if share is None else share, "limit": MIN_COVERAGE},
     )
 
 

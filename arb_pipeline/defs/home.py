@@ -17,6 +17,7 @@ import httpx
 from arb_pipeline.errors import ArbError
 
 __all__ = [
+    "POSTGRES_FOLDER",
     "ProjectRootError",
     "Service",
     "Ui",
@@ -33,6 +34,7 @@ __all__ = [
 Instigator: TypeAlias = Literal["sensor", "schedule"]
 
 HOME_FOLDER = ".dagster"
+POSTGRES_FOLDER = "postgres"
 _READY_S = 120.0
 _STOP_S = 30.0
 _SWITCHES: tuple[tuple["Instigator", str], ...] = (
@@ -278,20 +280,32 @@ def up(
     host: str = "127.0.0.1",
     port: int = 3000,
     capture: bool = True,
+    embedded_postgres: bool = False,
     on_step: Callable[[str], None] = lambda _step: None,
 ) -> int:
     """Run the UI and the daemon until Ctrl-C or SIGTERM, with captures flushed at the end.
+
+    Args:
+        embedded_postgres: run a Postgres below the home too, and stop it last.
 
     Returns:
         An exit code: 0 when stopped, that of the service that ended by itself otherwise.
 
     Raises:
         ProjectRootError, UiError: see :func:`running_ui`.
+        PostgresError: if the embedded Postgres is not installed, or does not start.
     """
     # SIGINT too: a shell's background job inherits it ignored, and then nothing but a kill would end this.
     previous = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    root = root or Path.cwd()
     try:
-        with running_ui(root or Path.cwd(), home, host=host, port=port, capture=capture, on_step=on_step) as ui:
+        with contextlib.ExitStack() as stack:
+            if embedded_postgres:
+                from arb_pipeline.storage.postgres import embedded_environment
+
+                on_step("starting the embedded Postgres")
+                stack.enter_context(embedded_environment(prepare_home(root, home) / POSTGRES_FOLDER))
+            ui = stack.enter_context(running_ui(root, home, host=host, port=port, capture=capture, on_step=on_step))
             on_step(f"ready: {ui.url}")
             return ui.wait()
     except KeyboardInterrupt:

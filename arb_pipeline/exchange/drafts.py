@@ -23,12 +23,15 @@ __all__ = [
     "PolymarketDraft",
     "PolymarketEventDraft",
     "Series",
+    "kalshi_event_fee_changes",
     "kalshi_records",
+    "kalshi_series_fee_changes",
     "kalshi_series_records",
     "polymarket_records",
 ]
 
 EASTERN = ZoneInfo("America/New_York")
+_LISTED_AGO = timedelta(days=12)
 
 Structure = Literal["linear_cent", "tapered_deci_cent", "deci_cent"]
 
@@ -175,7 +178,7 @@ def instant(at: datetime) -> str:
 
 def listed_at(today: date) -> datetime:
     """When the generated markets were opened: well before today, at a fixed hour."""
-    return datetime.combine(today - timedelta(days=12), time(15), UTC)
+    return datetime.combine(today - _LISTED_AGO, time(15), UTC)
 
 
 # --- Kalshi ------------------------------------------------------------------------------------------------
@@ -203,6 +206,48 @@ def kalshi_series_records(board: Board) -> list[Json]:
             "exchange_index": 0,
         }
         for series in board.series.values()
+    ]
+
+
+def kalshi_series_fee_changes(board: Board) -> list[Json]:
+    """Raw changes of the series' fees: how each came by its multiplier, and dearer ones a month from now.
+
+    None takes effect while the market is played.
+    """
+    today = listed_at(board.today) + _LISTED_AGO
+    return [
+        {
+            "id": uuid_text("fee change", series.ticker, days),
+            "series_ticker": series.ticker,
+            "fee_type": fee_type,
+            "fee_multiplier": multiplier,
+            "scheduled_ts": instant(today + timedelta(days=days)),
+        }
+        for series in board.series.values()
+        for days, fee_type, multiplier in (
+            (-90, "quadratic", 1),
+            (-30, "quadratic", series.multiplier),
+            (30, "quadratic_with_maker_fees", 2),
+        )
+        if days > 0 or series.multiplier != 1
+    ]
+
+
+def kalshi_event_fee_changes(board: Board) -> list[Json]:
+    """Raw changes of events' overrides: one in eight events was free for a day."""
+    today = listed_at(board.today) + _LISTED_AGO
+    return [
+        {
+            "id": uuid_text("fee override", event.ticker, days),
+            "event_ticker": event.ticker,
+            "series_ticker": event.series,
+            "fee_type_override": fee_type,
+            "fee_multiplier_override": multiplier,
+            "scheduled_ts": instant(today + timedelta(days=days)),
+        }
+        for event in board.kalshi
+        if digest("fee override", event.ticker)[0] in "01"
+        for days, fee_type, multiplier in ((-10, "quadratic", 0), (-9, None, None))
     ]
 
 

@@ -22,7 +22,9 @@ from arb_pipeline.exchange.drafts import (
     PRICE_RANGES,
     Board,
     condition_id,
+    kalshi_event_fee_changes,
     kalshi_records,
+    kalshi_series_fee_changes,
     kalshi_series_records,
     kalshi_structure,
     polymarket_records,
@@ -210,6 +212,10 @@ class GeneratedSource:
     def kalshi_series(self) -> list[Json]:
         """Raw Kalshi series."""
         return kalshi_series_records(self.board)
+
+    def kalshi_fee_changes(self) -> tuple[list[Json], list[Json]]:
+        """Raw changes of fees, past and announced."""
+        return kalshi_series_fee_changes(self.board), kalshi_event_fee_changes(self.board)
 
     def polymarket_events(self) -> list[Json]:
         """Raw Gamma events."""

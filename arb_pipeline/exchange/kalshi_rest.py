@@ -4,7 +4,7 @@ Facts: Kalshi OpenAPI 3.34 and observed error bodies (several shapes coexist: ``
 ``{"msg": ...}`` or ``{"code", "message"}`` for 400).
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple, Self
 
@@ -82,16 +82,25 @@ class KalshiRest:
 
     Args:
         live_quotes: whether market records show the books' current quotes.
+        fee_changes: raw changes of the series' fees and of the events' overrides.
     """
 
     def __init__(
-        self, feed: KalshiFeed, events: list[Json], series: list[Json], key: ThrowAwayKey, *, live_quotes: bool
+        self,
+        feed: KalshiFeed,
+        events: list[Json],
+        series: list[Json],
+        key: ThrowAwayKey,
+        *,
+        live_quotes: bool,
+        fee_changes: tuple[Sequence[Json], Sequence[Json]] = ((), ()),
     ) -> None:
         self._feed = feed
         self._events = events
         self._series = series
         self._key = key
         self._live_quotes = live_quotes
+        self._series_fee_changes, self._event_fee_changes = fee_changes
         self._series_of = {event["event_ticker"]: event.get("series_ticker", "") for event in events}
 
     def routes(self) -> list[web.RouteDef]:
@@ -100,9 +109,10 @@ class KalshiRest:
             "/exchange/status": self._status,
             "/exchange/schedule": self._schedule,
             "/events": self._list_events,
+            "/events/fee_changes": self._list_event_fee_changes,
             "/events/{ticker}": self._event,
             "/series": self._list_series,
-            "/series/fee_changes": self._fee_changes,
+            "/series/fee_changes": self._list_series_fee_changes,
             "/series/{ticker}": self._one_series,
             "/series/{series}/markets/{ticker}/candlesticks": self._candlesticks,
             "/markets": self._list_markets,
@@ -173,8 +183,23 @@ class KalshiRest:
         series = next((series for series in self._series if series["ticker"] == ticker), None)
         return _json({"series": series}) if series else _not_found()
 
-    async def _fee_changes(self, request: web.Request) -> web.Response:  # noqa: ARG002 - there are none
-        return _json({"series_fee_change_arr": []})
+    async def _list_series_fee_changes(self, request: web.Request) -> web.Response:
+        ticker, past = request.query.get("series_ticker", ""), _flag(request, "show_historical")
+        now = datetime.fromtimestamp(wall_ms() / 1000, UTC)
+        chosen = [
+            change
+            for change in self._series_fee_changes
+            if (not ticker or change["series_ticker"] == ticker)
+            and (past or datetime.fromisoformat(change["scheduled_ts"]) > now)
+        ]
+        return _json({"series_fee_change_arr": chosen})
+
+    async def _list_event_fee_changes(self, request: web.Request) -> web.Response:
+        ticker = request.query.get("event_ticker", "")
+        limit = _integer(request, "limit", 100, 1, 1000)
+        chosen = [change for change in self._event_fee_changes if not ticker or change["event_ticker"] == ticker]
+        items, cursor = page(chosen, request.query.get("cursor", ""), limit, {"fee_changes": ticker})
+        return _json({"event_fee_changes": items, "cursor": cursor})
 
     async def _list_markets(self, request: web.Request) -> web.Response:
         query = request.query

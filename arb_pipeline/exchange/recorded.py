@@ -126,6 +126,10 @@ class RecordingSource:
             if ticker
         ]
 
+    def kalshi_fee_changes(self) -> tuple[list[Json], list[Json]]:
+        """None: recordings keep none."""
+        return [], []
+
     def polymarket_events(self) -> list[Json]:
         """The recorded events."""
         return self._polymarket

@@ -100,7 +100,12 @@ class Exchange:
         self.player = Player(source, self.kalshi, self.polymarket, speed, lambda: self._open)
         self._strikes = Strikes(self.faults, self.kalshi, self.polymarket, self.player, lambda: self._open)
         self._kalshi_rest = kalshi_rest.KalshiRest(
-            self.kalshi, kalshi_events, list(source.kalshi_series()), self._key, live_quotes=source.live_quotes
+            self.kalshi,
+            kalshi_events,
+            list(source.kalshi_series()),
+            self._key,
+            live_quotes=source.live_quotes,
+            fee_changes=source.kalshi_fee_changes(),
         )
         self._polymarket_rest = polymarket_rest.PolymarketRest(
             self.polymarket, polymarket_events, live_quotes=source.live_quotes

@@ -168,6 +168,10 @@ class Source(Protocol):
         """Raw Kalshi series."""
         ...
 
+    def kalshi_fee_changes(self) -> tuple[Sequence[Json], Sequence[Json]]:
+        """Raw changes of the fees of series, and of the overrides of events."""
+        ...
+
     def polymarket_events(self) -> Sequence[Json]:
         """Raw Gamma events with nested markets."""
         ...

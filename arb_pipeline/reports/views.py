@@ -45,6 +45,7 @@ GUARD_WORDS = {
     "fee_eaten": "fees eat the gap",
     "below_min_net": "net below the threshold",
     "worst_state": "loses in an exceptional state",
+    "burst": "shorter than a burst of updates",
 }
 
 _ACCEPTED = (MatchStatus.AUTO.value, MatchStatus.APPROVED.value)

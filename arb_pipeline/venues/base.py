@@ -13,6 +13,7 @@ from arb_pipeline.model import (
     BookSnapshot,
     Candle,
     Event,
+    FeeChange,
     Market,
     MarketFacts,
     OrderBook,
@@ -21,6 +22,7 @@ from arb_pipeline.model import (
     Trade,
 )
 from arb_pipeline.settings import Settings
+from arb_pipeline.venues.fee_timeline import FeeChanges
 from arb_pipeline.venues.http import RestClient
 
 __all__ = [
@@ -49,7 +51,16 @@ class VenueError(ArbError):
 
 
 class FeeUnknownError(VenueError):
-    """The venue's fee parameters are missing or of a kind that nobody here can price; the message says which."""
+    """The venue's fee parameters are missing or of a kind that nobody here can price; the message says which.
+
+    Attributes:
+        valid_from, valid_to: in [from, to) the answer is the same; None where it is not bounded.
+    """
+
+    def __init__(self, message: str, valid_from: datetime | None = None, valid_to: datetime | None = None) -> None:
+        super().__init__(message)
+        self.valid_from = valid_from
+        self.valid_to = valid_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +149,14 @@ class FeeModel(Protocol):
 
     def marginal(self, price: Decimal) -> Decimal:
         """Unrounded taker fee per contract at a price: what a depth walk sorts and stops by."""
+        ...
+
+    def received(self, price: Decimal, size: Decimal) -> Decimal:
+        """Contracts that a buyer holds who takes ``size`` at one price.
+
+        Less than ``size`` where the fee is taken in contracts: ``taker`` and ``order`` then tell what those were worth
+        at the price, and that is not paid on top of it.
+        """
         ...
 
 
@@ -321,11 +340,27 @@ class Venue(Protocol):
         """The planned pause, [start, end) in UTC, that a time falls in: sockets close and need not be dialled often."""
         ...
 
-    def fees(self, market: Market, at: datetime, settings: Settings) -> FeeModel:
+    def fees(self, market: Market, at: datetime, settings: Settings, changes: FeeChanges | None = None) -> FeeModel:
         """The fee model of a market at a time.
 
+        Args:
+            changes: the parameters by time, as far as they are known; without them, those of the market's catalogue
+                record count as having held all along.
+
         Raises:
-            FeeUnknownError: if the parameters are missing or of an unknown kind.
+            FeeUnknownError: if the parameters are missing, not known at that time, or of an unknown kind.
+        """
+        ...
+
+    async def fee_changes(
+        self, client: RestClient, settings: Settings, events: Sequence[Event], at: datetime, known: Sequence[FeeChange]
+    ) -> list[FeeChange]:
+        """All that is known of the venue's fee parameters by time, after a listing of its catalogue.
+
+        Args:
+            events: the listing.
+            at: when it was made.
+            known: what was known before; of this, what the answer leaves out holds no more.
         """
         ...
 

@@ -13,6 +13,7 @@ from arb_pipeline.defs.automation import ANALYSIS_JOB, CANDLES_JOB, DISCOVERY_JO
 from arb_pipeline.defs.capture.supervision import CAPTURE_JOB, PARTITION_TAG, ROLE_TAG, SHARD_TAG
 from arb_pipeline.defs.describe import asset_key, exchange_tags
 from arb_pipeline.defs.discovery.assets import VENUES
+from arb_pipeline.defs.market_data.assets import DAILY_CANDLES
 from arb_pipeline.defs.market_data.trades import BACKFILL_TRADES_JOB
 from arb_pipeline.defs.partitions import DAILY, partition_key
 from arb_pipeline.settings import Settings
@@ -20,12 +21,14 @@ from arb_pipeline.tables import TABLES
 from arb_pipeline.venues import VENUES as REGISTRY
 
 PER_VENUE = {
-    "events", "markets", "market_history",
+    "events", "markets", "market_history", "fee_schedules",
     "raw_frames", "book_events", "quotes", "trades", "tickers", "book_gaps", "capture_sessions", "account_events",
-    "candles",
+    "candles", "orderbook_snapshots",
 }  # fmt: skip
+DERIVED = {"candles", "orderbook_snapshots"}
 ACROSS = {
     "events", "markets", "market_matches", "match_review", "spreads", "opportunities", "rejections", "arbitrage_report",
+    "opportunity_pieces", "settlement_agreement", "match_evaluation",
 }  # fmt: skip
 
 
@@ -51,6 +54,7 @@ def test_they_load(definitions: dg.Definitions) -> None:
 
 def test_every_table_is_an_asset_of_its_key(specs: dict[dg.AssetKey, dg.AssetSpec]) -> None:
     expected = {asset_key(name, venue) for venue in REGISTRY for name in PER_VENUE} | {asset_key(n) for n in ACROSS}
+    expected |= {asset_key(DAILY_CANDLES, venue) for venue in REGISTRY}
     assert set(specs) == expected
     assert (PER_VENUE | ACROSS) - {"arbitrage_report"} == set(TABLES)
     assert set(VENUES) == set(REGISTRY)
@@ -80,13 +84,13 @@ def test_jobs_name_their_assets(definitions: dg.Definitions) -> None:
     def keys(job: str) -> set[dg.AssetKey]:
         return set(definitions.resolve_job_def(job).asset_layer.executable_asset_keys)
 
-    discovered = {"events", "markets", "market_history"}
+    discovered = {"events", "markets", "market_history", "fee_schedules"}
     assert keys(DISCOVERY_JOB) == {asset_key(name, venue) for venue in VENUES for name in discovered}
     assert keys(CAPTURE_JOB) == {
-        asset_key(name, venue) for venue in VENUES for name in PER_VENUE - discovered - {"candles"}
+        asset_key(name, venue) for venue in VENUES for name in PER_VENUE - discovered - DERIVED
     }
-    assert keys(CANDLES_JOB) == {asset_key("candles", venue) for venue in VENUES}
-    assert keys(ANALYSIS_JOB) == {asset_key(name) for name in ACROSS}
+    assert keys(CANDLES_JOB) == {asset_key(DAILY_CANDLES, venue) for venue in VENUES}
+    assert keys(ANALYSIS_JOB) == {asset_key(name) for name in ACROSS - {"match_evaluation"}}
     assert keys(REPORT_JOB) == {asset_key("arbitrage_report")}
 
 
@@ -114,7 +118,16 @@ def test_rest_assets_retry_and_hold_their_venues_pool(definitions: dg.Definition
 def test_nothing_that_dials_is_on_by_itself(definitions: dg.Definitions) -> None:
     repository = definitions.get_repository_def()
     assert {schedule.name: schedule.default_status for schedule in repository.schedule_defs} == dict.fromkeys(
-        ("candles_daily", "discover_daily", "discover_hourly", "report_daily"), dg.DefaultScheduleStatus.STOPPED
+        (
+            "candles_daily",
+            "discover_daily",
+            "discover_hourly",
+            "report_daily",
+            "retention_daily",
+            "lake_check_weekly",
+            "postgres_upkeep_daily",
+        ),
+        dg.DefaultScheduleStatus.STOPPED,
     )
     assert {sensor.name: sensor.default_status for sensor in repository.sensor_defs} == {
         SENSOR: dg.DefaultSensorStatus.STOPPED,
@@ -138,8 +151,8 @@ def test_backfills_hold_their_venues_pool(definitions: dg.Definitions) -> None:
     held = {node.name: node.definition for job in (CANDLES_JOB, BACKFILL_TRADES_JOB)
             for node in definitions.resolve_job_def(job).nodes}  # fmt: skip
     assert {name: op.pools for name, op in held.items() if isinstance(op, dg.OpDefinition)} == {
-        "kalshi_candles": {"kalshi_api"},
-        "polymarket_candles": {"polymarket_api"},
+        "kalshi_daily_candles": {"kalshi_api"},
+        "polymarket_daily_candles": {"polymarket_api"},
         "backfill_trades": {"kalshi_api"},
     }
 
@@ -300,9 +313,9 @@ def test_an_hour_is_evaluated_once_both_venues_have_it_and_new_pairs_do_not_repe
     assert result.get_requested_partitions(spreads) == set()
     _captured(instance, "polymarket", key)
     result = _requested(definitions, instance, at, result.cursor)
-    for name in ("spreads", "opportunities", "rejections"):
+    for name in ("spreads", "opportunity_pieces", "opportunities", "rejections"):
         assert result.get_requested_partitions(asset_key(name)) == {key}
-    for name in ("spreads", "opportunities", "rejections"):
+    for name in ("spreads", "opportunity_pieces", "opportunities", "rejections"):
         instance.report_runless_asset_event(dg.AssetMaterialization(asset_key(name), partition=key))
     instance.report_runless_asset_event(dg.AssetMaterialization(asset_key("market_matches")))
     result = _requested(definitions, instance, at + timedelta(minutes=1), result.cursor)

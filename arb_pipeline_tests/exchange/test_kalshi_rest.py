@@ -135,6 +135,34 @@ async def test_series_carry_fees_and_null_lists(http: httpx.AsyncClient) -> None
     assert (await http.get(f"{REST}/exchange/status")).json()["trading_active"] is True
 
 
+async def test_fee_changes_of_series_past_and_announced(http: httpx.AsyncClient) -> None:
+    path, now = f"{REST}/series/fee_changes", datetime.now(UTC)
+    whole = (await http.get(path, params={"show_historical": "true"})).json()["series_fee_change_arr"]
+    coming = (await http.get(path)).json()["series_fee_change_arr"]
+    assert len({change["id"] for change in whole}) == len(whole) > len(coming) > 0
+    assert all(set(change) == {"id", "series_ticker", "fee_type", "fee_multiplier", "scheduled_ts"} for change in whole)
+    assert coming == [change for change in whole if datetime.fromisoformat(change["scheduled_ts"]) > now]
+    params = {"series_ticker": "KXINX", "show_historical": "true"}
+    own = (await http.get(path, params=params)).json()["series_fee_change_arr"]
+    assert [change["fee_multiplier"] for change in own] == [1, 0.5, 2]
+    assert (await http.get(path, params={"show_historical": "yes"})).status_code == 400
+
+
+async def test_fee_changes_of_events_page_and_are_cleared(http: httpx.AsyncClient) -> None:
+    path = f"{REST}/events/fee_changes"
+    whole = await pages(http, path, "event_fee_changes")
+    assert await pages(http, path, "event_fee_changes", limit=1) == whole
+    one = [change for change in whole if change["event_ticker"] == whole[0]["event_ticker"]]
+    assert [(change["fee_type_override"], change["fee_multiplier_override"]) for change in one] == [
+        ("quadratic", 0),
+        (None, None),
+    ]
+    params = {"event_ticker": whole[0]["event_ticker"]}
+    assert (await http.get(path, params=params)).json() == {"event_fee_changes": one, "cursor": ""}
+    for refused in ({"limit": 0}, {"limit": 1001}, {"limit": "x"}, {"cursor": "x"}):
+        assert (await http.get(path, params=refused)).status_code == 400
+
+
 @pytest.mark.parametrize(
     ("path", "key"), [("balance", "balance_dollars"), ("positions", "market_positions"), ("fills", "fills")]
 )

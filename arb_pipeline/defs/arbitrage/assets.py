@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["GROUP", "arbitrage_assets"]
 
 GROUP = "arbitrage"
-EVALUATED = ("spreads", "opportunities", "rejections")
+EVALUATED = ("spreads", "opportunity_pieces", "opportunities", "rejections")
 _INPUTS = ("quotes", "book_events", "book_gaps", "capture_sessions")
 _EVERY = timedelta(hours=26)
 _REPORT_SPAN = timedelta(hours=24)
@@ -63,7 +63,7 @@ def _evaluation(tags: dict[str, str]) -> dg.AssetsDefinition:
             table_spec(name, group=GROUP, deps=deps, tags=tags, automation_condition=follow_captured_hours())
             for name in EVALUATED
         ],
-        check_specs=[check_spec("keys_unique", keys["spreads"]), check_spec("keys_unique", keys["opportunities"])],
+        check_specs=[check_spec("keys_unique", keys[name]) for name in EVALUATED],
         pool="opportunities_of_a_day",  # an hour's episodes go into its day's partition: one writer at a time
     )
     def evaluate_hour(
@@ -85,7 +85,7 @@ def _evaluation(tags: dict[str, str]) -> dg.AssetsDefinition:
                     ),
                     **figures,
                 },
-                check_results=[] if name == "rejections" else [keys_unique(key, rows, name)],
+                check_results=[keys_unique(key, rows, name)],
                 tags=exchange_tags(pipeline.settings.exchange_name),
             )
 

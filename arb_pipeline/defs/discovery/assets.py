@@ -18,7 +18,7 @@ __all__ = ["CATALOGUE", "GROUP", "TABLES", "VENUES", "combined_assets", "venue_c
 
 GROUP = "discovery"
 CATALOGUE = ("events", "markets")
-TABLES = (*CATALOGUE, "market_history")
+TABLES = (*CATALOGUE, "market_history", "fee_schedules")
 """What a discovery of a venue writes."""
 VENUES = ("kalshi", "polymarket")
 """Venues with assets of their own; a test keeps them in step with the registry, which is too heavy to load here."""
@@ -59,7 +59,7 @@ def venue_catalogue(venue: str, tags: dict[str, str]) -> dg.AssetsDefinition:
         settings, lake = pipeline.settings, pipeline.lake
         found = asyncio.run(discover(venue, settings, lake, log_progress(context.log)))
         for name, key in keys.items():
-            # Of the history, the rows that hold now; they lie in the partitions of many days.
+            # Of the history and the fees, the rows that hold now or later; they are of many days.
             rows = lake.current(name, venue) if name in CATALOGUE else lake.read(name, found.fetched_at, None, venue)
             yield dg.MaterializeResult(
                 asset_key=key,

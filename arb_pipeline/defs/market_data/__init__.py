@@ -1,1 +1,1 @@
-"""Market data by the day: candles, and the backfill of trades."""
+"""What is derived from captured market data: candles, books filled forward; and the backfill of trades."""

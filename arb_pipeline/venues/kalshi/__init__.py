@@ -3,11 +3,12 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 
-from arb_pipeline.model import Event, Market, MarketFacts
+from arb_pipeline.model import Event, FeeChange, Market, MarketFacts
 from arb_pipeline.settings import Settings
 from arb_pipeline.venues.base import Account, Credentials, History, Polling, Progress, VenueError
+from arb_pipeline.venues.fee_timeline import FeeChanges
 from arb_pipeline.venues.http import RestClient
-from arb_pipeline.venues.kalshi import catalogue, find, rest, schedule
+from arb_pipeline.venues.kalshi import catalogue, fee_changes, find, rest, schedule
 from arb_pipeline.venues.kalshi.account import KalshiAccountSession, fetch_account
 from arb_pipeline.venues.kalshi.auth import KalshiCredentials
 from arb_pipeline.venues.kalshi.fees import KalshiFees, kalshi_fees
@@ -98,13 +99,24 @@ class Kalshi:
         """Thursdays 03:00 to 05:00 New York time."""
         return schedule.maintenance(at)
 
-    def fees(self, market: Market, at: datetime, settings: Settings) -> KalshiFees:
+    def fees(self, market: Market, at: datetime, settings: Settings, changes: FeeChanges | None = None) -> KalshiFees:
         """The fee model of a market at a time, for the configured kind of account.
 
         Raises:
-            FeeUnknownError: if the market's fee parameters are missing or of an unknown kind.
+            FeeUnknownError: if the market's fee parameters are missing, not known at that time, or of an unknown kind.
         """
-        return kalshi_fees(market, at, settings.kalshi_account)
+        return kalshi_fees(market, at, settings.kalshi_account, changes)
+
+    async def fee_changes(
+        self, client: RestClient, settings: Settings, events: Sequence[Event], at: datetime, known: Sequence[FeeChange]
+    ) -> list[FeeChange]:
+        """The fees of series and the overrides of events by time, as announced and as listed.
+
+        Where the venue does not tell the announcements, those that were known stay, and what the listing shows counts
+        from it on.
+        """
+        told = await fee_changes.list_fee_changes(client, settings.max_pages)
+        return fee_changes.fee_changes(events, told, at, known)
 
     def markets_per_connection(self, settings: Settings) -> int:
         """As many as one subscription holds: a channel has one ``sid`` a connection, and a gap in it concerns them all.

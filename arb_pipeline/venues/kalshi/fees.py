@@ -2,6 +2,8 @@
 
 The model fee is ``M x rate x C x P x (1 - P)``: rate 0.07 for takers; for makers 0.0175 or, on combos, 0.035 where
 the series charges them. What rounds it changed twice; every era is kept, so that history is priced as it was.
+Type and multiplier are the series', each overridden by the event's where that is set, and both change at announced
+times (``/series/fee_changes``, ``/events/fee_changes``).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +14,7 @@ from typing import Final, Literal
 
 from arb_pipeline.model import Market
 from arb_pipeline.venues.base import FeeSchedule, FeeUnknownError
+from arb_pipeline.venues.fee_timeline import ALWAYS, FeeChanges, InForce, Timeline
 
 __all__ = ["FillFee", "KalshiFees", "kalshi_fees"]
 
@@ -38,6 +41,7 @@ _MICRO_FROM: Final = datetime(2026, 8, 26, tzinfo=UTC)
 _MAKER_FORMULA_FROM: Final = datetime(2025, 7, 1, tzinfo=UTC)
 _OLD_MAKER_FEE: Final = Decimal("0.0025")
 _SOURCE: Final = "docs.kalshi.com/getting_started/fee_rounding"
+_SOURCE_OF_TYPES: Final = "fee schedule of 2026-07-07 by fee_type"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +75,13 @@ class _Rounding:
 
 _ERAS: Final = (
     _Rounding(
-        FeeSchedule("kalshi cent per order", "fee schedule up to February 2026", None, _CENTICENT_FROM),
+        FeeSchedule("cent per order", "fee schedule up to February 2026", None, _CENTICENT_FROM),
         _CENT,
         None,
         whole_order=True,
     ),
-    _Rounding(FeeSchedule("kalshi 1e-4 per fill", _SOURCE, _CENTICENT_FROM, _MICRO_FROM), _CENTICENT, _CENT),
-    _Rounding(FeeSchedule("kalshi 1e-6 per fill", _SOURCE, _MICRO_FROM, None), _MICRO, None),
+    _Rounding(FeeSchedule("1e-4 per fill", _SOURCE, _CENTICENT_FROM, _MICRO_FROM), _CENTICENT, _CENT),
+    _Rounding(FeeSchedule("1e-6 per fill", _SOURCE, _MICRO_FROM, None), _MICRO, None),
 )
 
 
@@ -86,7 +90,7 @@ class KalshiFees:
     """The fees of one market at one time; see :class:`arb_pipeline.venues.base.FeeModel`.
 
     Attributes:
-        schedule: the rounding rules in force.
+        schedule: type and multiplier in force with the scope that sets them, and the rounding rules.
         multiplier: the series' or the event's fee multiplier.
         taker_rate, maker_rate: before the multiplier.
         account: direct member (balance in 1e-4 dollars) or FCM-cleared (1e-2).
@@ -116,11 +120,15 @@ class KalshiFees:
 
     def maker(self, price: Decimal, size: Decimal) -> Decimal:
         """Fee of an order that rested and was filled whole at one price."""
-        if self._flat_maker:
-            return (_OLD_MAKER_FEE * size).quantize(_CENT, ROUND_CEILING)
-        if self._rounding.whole_order:
-            return self._model(self.maker_rate, price, size).quantize(_CENT, ROUND_CEILING)
+        if self._flat_maker or self._rounding.whole_order:
+            with localcontext(_EXACT):
+                fee = _OLD_MAKER_FEE * size if self._flat_maker else self._model(self.maker_rate, price, size)
+                return fee.quantize(_CENT, ROUND_CEILING)
         return self.fills([(price, size)], maker=True)[0].net_fee
+
+    def received(self, price: Decimal, size: Decimal) -> Decimal:  # noqa: ARG002 - fees are dollars at any price
+        """All that is bought: fees are paid in dollars."""
+        return size
 
     def marginal(self, price: Decimal) -> Decimal:
         """Unrounded taker fee per contract at a price."""
@@ -149,28 +157,69 @@ class KalshiFees:
         return self.multiplier * rate * size * price * (_ONE - price)
 
 
-def kalshi_fees(market: Market, at: datetime, account: Account) -> KalshiFees:
-    """The fee model of a market at a time, from the parameters that its catalogue entry carries.
+def kalshi_fees(market: Market, at: datetime, account: Account, changes: FeeChanges | None = None) -> KalshiFees:
+    """The fee model of a market at a time.
 
     An event's override precedes the series' type and multiplier, each where it is set.
 
+    Args:
+        changes: type and multiplier by time. Without them, or where they know nothing of the venue, those that the
+            market's catalogue record carries count as having held all along.
+
     Raises:
-        FeeUnknownError: if type or multiplier is missing, or of a kind that has no published formula.
+        FeeUnknownError: if type or multiplier is missing or not known at that time, or of a kind that has no published
+            formula.
     """
-    params = market.fee_params
-    fee_type = params.get("fee_type_override") or params.get("fee_type")
-    override = params.get("fee_multiplier_override")
-    multiplier = _multiplier(market, override if override is not None else params.get("fee_multiplier"))
-    maker_rate = _MAKER_RATES.get(fee_type) if isinstance(fee_type, str) else None
+    fee_type, multiplier = (_in_force(market, name, at, changes) for name in ("fee_type", "fee_multiplier"))
+    maker_rate = _MAKER_RATES.get(fee_type.value) if fee_type.value is not None else None
     if maker_rate is None:
-        raise FeeUnknownError(
-            f"kalshi {market.market_id}: fee_type {fee_type!r} has no known formula "
-            f"(known: {', '.join(_MAKER_RATES)}); refresh the catalogue or leave the market out"
+        raise _unknown(
+            market,
+            fee_type,
+            at,
+            f"fee_type {fee_type.value!r} has no known formula (known: {', '.join(_MAKER_RATES)})",
         )
-    era = _ERAS[0] if at < _CENTICENT_FROM else _ERAS[1] if at < _MICRO_FROM else _ERAS[2]
-    waiver = _waived(params.get("fee_waiver_expiration_time"), at)
+    number = _multiplier(market, multiplier, at)
+    era = next(era for era in reversed(_ERAS) if era.schedule.valid_from is None or era.schedule.valid_from <= at)
+    until = _waived_until(market.fee_params.get("fee_waiver_expiration_time"))
+    waiver = until is not None and at < until
     flat_maker = at < _MAKER_FORMULA_FROM and bool(maker_rate)
-    return KalshiFees(era.schedule, multiplier, _TAKER_RATE, maker_rate, account, waiver, era, flat_maker)
+    starts = [fee_type.valid_from, multiplier.valid_from, era.schedule.valid_from]
+    ends = [fee_type.valid_to, multiplier.valid_to, era.schedule.valid_to]
+    for boundary in (_MAKER_FORMULA_FROM if maker_rate else None, until):
+        (starts if boundary is not None and boundary <= at else ends).append(boundary)
+    schedule = FeeSchedule(
+        f"kalshi {fee_type.value} x{number.normalize():f} {_origin(fee_type, multiplier)}; {era.schedule.name}"
+        + ("; a fee waiver is claimed and not counted on" if waiver else ""),
+        f"{era.schedule.source}; {_SOURCE_OF_TYPES}",
+        max((start for start in starts if start is not None), default=None),
+        min((end for end in ends if end is not None), default=None),
+    )
+    return KalshiFees(schedule, number, _TAKER_RATE, maker_rate, account, waiver, era, flat_maker)
+
+
+def _in_force(market: Market, name: str, at: datetime, changes: FeeChanges | None) -> InForce[str]:
+    if changes is not None and market.venue in changes.venues:
+        return changes.timeline(market, name).at(at)
+    series, override = (market.fee_params.get(key) for key in (name, f"{name}_override"))
+    return Timeline(
+        series=[(ALWAYS, None if series in (None, "") else str(series))],
+        event=[(ALWAYS, None if override in (None, "") else str(override))],
+    ).at(at)
+
+
+def _origin(*values: InForce[str]) -> str:
+    """By whom, and since when, the parameters are as they are."""
+    scope = "event override" if any(value.scope == "event" for value in values) else "series"
+    since = max((value.valid_from for value in values if value.valid_from is not None), default=ALWAYS)
+    return f"by {scope}" + (f" since {since:%Y-%m-%dT%H:%MZ}" if since > ALWAYS else "")
+
+
+def _unknown(market: Market, value: InForce[str], at: datetime, what: str) -> FeeUnknownError:
+    if value.value is None:
+        what += f": series {market.series_id!r} has told nothing that holds at {at.isoformat()}"
+    message = f"kalshi {market.market_id}: {what}; refresh the catalogue or leave the market out"
+    return FeeUnknownError(message, value.valid_from, value.valid_to)
 
 
 def _multiples(amount: Decimal, unit: Decimal) -> Decimal:
@@ -178,23 +227,20 @@ def _multiples(amount: Decimal, unit: Decimal) -> Decimal:
     return (amount / unit).to_integral_value(ROUND_FLOOR) * unit
 
 
-def _multiplier(market: Market, value: object) -> Decimal:
+def _multiplier(market: Market, value: InForce[str], at: datetime) -> Decimal:
     try:
-        # By way of text: 0.5 comes out as 0.5 whether the catalogue kept it as a number or as a string.
-        multiplier = Decimal(str(value))
+        multiplier = Decimal(value.value or "NaN")
     except InvalidOperation:
         multiplier = Decimal("NaN")
     if not multiplier.is_finite() or multiplier < 0:
-        raise FeeUnknownError(
-            f"kalshi {market.market_id}: fee_multiplier {value!r} is not a number of 0 or more; refresh the catalogue"
-        )
+        raise _unknown(market, value, at, f"fee_multiplier {value.value!r} is not a number of 0 or more")
     return multiplier
 
 
-def _waived(until: object, at: datetime) -> bool:
-    if not isinstance(until, str) or not until:
-        return False
+def _waived_until(until: object) -> datetime | None:
+    """When the waiver that a market claims ends; None without one, and where its time cannot be read."""
     try:
-        return datetime.fromisoformat(until) > at
-    except (ValueError, TypeError):
-        return False
+        read = datetime.fromisoformat(until) if isinstance(until, str) else None
+    except ValueError:
+        return None
+    return read if read is not None and read.tzinfo is not None else None

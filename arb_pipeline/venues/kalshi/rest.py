@@ -16,9 +16,11 @@ from arb_pipeline.venues.kalshi.auth import KalshiAuth, KalshiCredentials
 __all__ = [
     "BOOKS_PER_CALL",
     "KalshiPolling",
+    "event_fee_changes",
     "event_records",
     "fetch_books",
     "rest_client",
+    "series_fee_changes",
     "series_records",
     "trade_pages",
     "trades_of_page",
@@ -27,6 +29,7 @@ __all__ = [
 BOOKS_PER_CALL: Final = 100
 _EVENTS_PER_PAGE: Final = 200
 _TRADES_PER_PAGE: Final = 1_000
+_FEE_CHANGES_PER_PAGE: Final = 1_000
 _EXAMPLE: Final = 500
 _SECOND: Final = 1_000_000_000
 _REFUSED: Final = frozenset({400, 404})
@@ -108,6 +111,40 @@ async def series_records(client: RestClient) -> dict[str, Mapping[str, Any]]:
     """
     records = _records(await client.get("/series"), "series", "GET /series")
     return {record["ticker"]: record for record in records if isinstance(record.get("ticker"), str)}
+
+
+async def series_fee_changes(client: RestClient) -> list[Mapping[str, Any]]:
+    """Every change of a series' fees, past and announced (one unpaged call).
+
+    Raises:
+        VenueError: if the answer is not an object with a list of changes.
+        HttpStatusError: if the venue refuses the call.
+    """
+    answer = await client.get("/series/fee_changes", {"show_historical": True})
+    return _records(answer, "series_fee_change_arr", "GET /series/fee_changes")
+
+
+async def event_fee_changes(client: RestClient, max_pages: int) -> list[Mapping[str, Any]]:
+    """Every change of an event's fee override, page by page.
+
+    Raises:
+        VenueError: if a page is not an object with a list of changes, or the listing does not come to its end.
+        HttpStatusError: if the venue refuses a page.
+    """
+    params: dict[str, Any] = {"limit": _FEE_CHANGES_PER_PAGE}
+    found: list[Mapping[str, Any]] = []
+    seen: set[str] = set()
+    for _ in range(max_pages):
+        page = await client.get("/events/fee_changes", params)
+        found += _records(page, "event_fee_changes", "GET /events/fee_changes")
+        cursor = page.get("cursor")
+        if not cursor:
+            return found
+        if not isinstance(cursor, str) or cursor in seen:
+            raise VenueError(f"kalshi GET /events/fee_changes: cursor {cursor!r:.80} came again; changes are missing")
+        seen.add(cursor)
+        params["cursor"] = cursor
+    raise VenueError(f"kalshi GET /events/fee_changes: more than {max_pages} pages (ARB_MAX_PAGES)")
 
 
 async def fetch_books(client: RestClient, tickers: Sequence[str]) -> dict[str, bytes]:

@@ -3,9 +3,10 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 
-from arb_pipeline.model import Event, Market, MarketFacts
+from arb_pipeline.model import Event, FeeChange, Market, MarketFacts
 from arb_pipeline.settings import Settings
 from arb_pipeline.venues.base import Credentials, FeeModel, Progress, VenueError
+from arb_pipeline.venues.fee_timeline import FeeChanges
 from arb_pipeline.venues.http import RestClient
 from arb_pipeline.venues.polymarket import catalogue, fees, find, rest
 from arb_pipeline.venues.polymarket.account import PolymarketAccountSession, PolymarketCredentials
@@ -92,13 +93,24 @@ class Polymarket:
         """None: the venue announces no regular pause."""
         return None
 
-    def fees(self, market: Market, at: datetime, settings: Settings) -> FeeModel:  # noqa: ARG002
+    def fees(self, market: Market, at: datetime, settings: Settings, changes: FeeChanges | None = None) -> FeeModel:
         """The taker fees of a market at a time.
 
         Raises:
-            FeeUnknownError: if its record does not tell them.
+            FeeUnknownError: if neither its record nor its category tells them.
         """
-        return fees.fee_model(market, at)
+        return fees.fee_model(market, at, settings.polymarket_fee_rounding, changes)
+
+    async def fee_changes(
+        self,
+        client: RestClient,  # noqa: ARG002 - the listing tells it all
+        settings: Settings,  # noqa: ARG002
+        events: Sequence[Event],
+        at: datetime,
+        known: Sequence[FeeChange],
+    ) -> list[FeeChange]:
+        """The rates of categories by time, and the schedules that markets have of their own."""
+        return fees.fee_changes(events, at, known)
 
     def markets_per_connection(self, settings: Settings) -> int:
         """One subscribed asset (the YES token) a market, so many to a socket as the setting says.

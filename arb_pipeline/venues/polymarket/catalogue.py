@@ -247,7 +247,7 @@ def _market(
         yes_token_id=tokens[0],
         no_token_id=tokens[1],
         neg_risk=record.get("negRisk") is True,
-        fee_params={key: record[key] for key in _FEE_KEYS if record.get(key) is not None},
+        fee_params=_fee_params(record, event),
         strike={key: record[key] for key in _STRIKE_KEYS if record.get(key) not in (None, "")},
         volume=_fixed(record.get("volume", record.get("volumeNum")), 6, exact=False),
         volume_24h=_fixed(record.get("volume24hr"), 6, exact=False),
@@ -255,6 +255,15 @@ def _market(
         last_trade_price=padded_price(f"{Decimal(last).scaleb(-4):f}") if last else "",
         raw=msgspec.json.encode(record).decode(),
     )
+
+
+def _fee_params(record: Mapping[str, Any], event: Mapping[str, object]) -> dict[str, Any]:
+    """What :mod:`arb_pipeline.venues.polymarket.fees` reads: the market's own schedule, or else its categories."""
+    params = {key: record[key] for key in _FEE_KEYS if record.get(key) is not None}
+    tags = _labels(event.get("tags"))
+    if tags and "feeSchedule" not in params and params.get("feesEnabled") is not False:
+        params["tags"] = list(tags)
+    return params
 
 
 def _status(record: Mapping[str, Any], minted: bool) -> tuple[MarketStatus, str]:

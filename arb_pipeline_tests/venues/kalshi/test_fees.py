@@ -1,16 +1,15 @@
-import json
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arb_pipeline.model import Market, MarketStatus
+from arb_pipeline.model import FeeChange, Market, MarketStatus
 from arb_pipeline.settings import Settings
 from arb_pipeline.venues.base import FeeModel, FeeUnknownError
+from arb_pipeline.venues.fee_timeline import ALWAYS, FeeChanges
 from arb_pipeline.venues.kalshi import Kalshi
 from arb_pipeline.venues.kalshi.fees import KalshiFees, kalshi_fees
 
@@ -25,6 +24,7 @@ def market(**fee_params: Any) -> Market:
         venue="kalshi",
         market_id="KXA-T1",
         event_id="KXA",
+        series_id="KX",
         title="A?",
         status=MarketStatus.OPEN,
         tick=100,
@@ -186,52 +186,90 @@ def test_yes_and_no_pay_alike(price: D) -> None:
     assert fees().marginal(price) == fees().marginal(1 - price) > 0
 
 
-def golden_cases(golden: Path, kind: str) -> list[dict[str, Any]]:
-    cases = json.loads((golden / "arbitrage.json").read_text())["cases"]
-    return [case for case in cases if case["kind"] == kind]
+def change(scope: Literal["series", "event"], at: datetime, **params: str) -> FeeChange:
+    scope_id = "KX" if scope == "series" else "KXA"
+    return FeeChange(venue="kalshi", scope=scope, scope_id=scope_id, params=params, valid_from=at, source="test")
 
 
-def test_golden_fee_vectors(golden: Path) -> None:
-    checked = 0
-    for case in golden_cases(golden, "fee_vectors"):
-        expected = {row["id"]: D(row["fee"]) for row in case["expected"]}
-        for vector in case["input"]["vectors"]:
-            leg = vector["leg"]
-            if leg["venue"] != "kalshi":
-                continue
-            model = fees(account=leg.get("account", "direct"), fee_multiplier=leg.get("multiplier", "1"))
-            fills = [(D(price), D(size)) for price, size in vector["fills"]]
-            assert model.order(fills) == expected[vector["id"]], vector["id"]
-            checked += 1
-    assert checked >= 16
+def dated(at: datetime, *changes: FeeChange, **fee_params: Any) -> KalshiFees:
+    return kalshi_fees(market(**(QUADRATIC | fee_params)), at, "direct", FeeChanges(changes))
 
 
-def test_golden_accumulators(golden: Path) -> None:
-    cases = golden_cases(golden, "accumulator")
-    assert len(cases) >= 2
-    for case in cases:
-        fills = [(D(price), D(size)) for price, size in case["input"]["fills"]]
-        model = fees(account=case["input"]["account"])
-        for part, expected in zip(model.fills(fills), case["expected"]["fills"], strict=True):
-            for name in ("model_fee", "trade_fee", "rounding_fee", "rebate", "net_fee", "accumulator"):
-                assert getattr(part, name) == D(expected[name]), (case["id"], name)
-        assert model.order(fills) == D(case["expected"]["net_fee"])
+def november(number: int) -> datetime:
+    return datetime(2026, 11, number, tzinfo=UTC)
 
 
-def test_golden_legs_of_fixed_size(golden: Path) -> None:
-    checked = 0
-    for case in golden_cases(golden, "fixed"):
-        size = D(case["input"]["size"])
-        for leg, expected in zip(case["input"]["legs"], case["expected"]["legs"], strict=True):
-            if leg["venue"] != "kalshi":
-                continue
-            fills, left = [], size
-            for price, offered in leg["asks"]:
-                taken = min(left, D(offered))
-                left -= taken
-                if taken:
-                    fills.append((D(price), taken))
-            model = fees(account=leg.get("account", "direct"), fee_multiplier=leg.get("multiplier", "1"))
-            assert model.order(fills) == D(expected["fee"]), case["id"]
-            checked += 1
-    assert checked
+def test_a_series_fees_change_when_they_were_announced_to() -> None:
+    changes = (
+        change("series", ALWAYS, fee_type="quadratic", fee_multiplier="1"),
+        change("series", november(10), fee_type="quadratic_with_maker_fees", fee_multiplier="0.5"),
+    )
+    before, after = (dated(november(at), *changes) for at in (9, 10))
+    assert (before.marginal(D("0.5")), after.marginal(D("0.5"))) == (D("0.0175"), D("0.00875"))
+    assert (before.maker(D("0.5"), D(100)), after.maker(D("0.5"), D(100))) == (D(0), D("0.2188"))
+    assert (before.schedule.valid_to, after.schedule.valid_from) == (november(10), november(10))
+    assert "quadratic_with_maker_fees x0.5 by series since 2026-11-10" in after.schedule.name
+    assert "1e-6 per fill" in after.schedule.name
+
+
+def test_a_future_change_never_applies_early_whatever_the_catalogue_says_now() -> None:
+    changes = (
+        change("series", ALWAYS, fee_type="quadratic", fee_multiplier="1"),
+        change("series", november(20), fee_type="quadratic", fee_multiplier="0"),
+    )
+    assert dated(november(19), *changes, fee_multiplier="0", fee_multiplier_override="0").multiplier == 1
+    assert dated(november(20), *changes).multiplier == 0
+
+
+def test_an_events_override_precedes_its_series_until_it_is_cleared() -> None:
+    changes = (
+        change("series", ALWAYS, fee_type="quadratic", fee_multiplier="1"),
+        change("event", november(3), fee_type="quadratic_with_combo_maker_fees", fee_multiplier="0"),
+        change("event", november(5), fee_multiplier="2"),
+        change("event", november(7)),
+    )
+    found = [dated(november(at), *changes) for at in (2, 3, 5, 7)]
+    assert [one.multiplier for one in found] == [1, 0, 2, 1]
+    assert [one.maker_rate for one in found] == [0, D("0.035"), 0, 0]
+    assert ["event override" in one.schedule.name for one in found] == [False, True, True, False]
+    assert (found[1].schedule.valid_from, found[1].schedule.valid_to) == (november(3), november(5))
+
+
+def test_what_was_before_the_first_known_change_is_refused() -> None:
+    changes = FeeChanges([change("series", november(5), **QUADRATIC)])
+    with pytest.raises(FeeUnknownError, match="series 'KX' has told nothing that holds at 2026-11-04") as refused:
+        kalshi_fees(market(**QUADRATIC), november(4), "direct", changes)
+    assert (refused.value.valid_from, refused.value.valid_to) == (None, november(5))
+    assert kalshi_fees(market(**QUADRATIC), november(5), "direct", changes).multiplier == 1
+
+
+def test_a_series_that_a_listed_venue_does_not_tell_of_is_refused() -> None:
+    with pytest.raises(FeeUnknownError, match="has told nothing"):
+        kalshi_fees(market(**QUADRATIC), NOW, "direct", FeeChanges((), ["kalshi"]))
+    # Where nothing was ever listed by time, the catalogue's own word holds.
+    assert kalshi_fees(market(**QUADRATIC), NOW, "direct", FeeChanges((), ["polymarket"])).multiplier == 1
+
+
+def test_an_unknown_type_is_refused_for_as_long_as_it_is_in_force() -> None:
+    changes = (
+        change("series", ALWAYS, **QUADRATIC),
+        change("series", november(5), fee_type="flat", fee_multiplier="1"),
+        change("series", november(8), **QUADRATIC),
+    )
+    with pytest.raises(FeeUnknownError, match="fee_type 'flat' has no known formula") as refused:
+        dated(november(6), *changes)
+    assert (refused.value.valid_from, refused.value.valid_to) == (november(5), november(8))
+    assert dated(november(8), *changes).multiplier == 1
+
+
+def test_the_end_of_a_waiver_and_of_an_era_end_a_schedule() -> None:
+    waived = fees(november(1), fee_waiver_expiration_time="2026-11-03T00:00:00Z")
+    assert waived.schedule.valid_to == november(3)
+    assert "waiver" in waived.schedule.name
+    assert "waiver" not in fees(november(3), fee_waiver_expiration_time="2026-11-03T00:00:00Z").schedule.name
+    old = fees(datetime(2025, 6, 1, tzinfo=UTC), fee_type="quadratic_with_maker_fees")
+    assert old.schedule.valid_to == datetime(2025, 7, 1, tzinfo=UTC)
+
+
+def test_all_that_is_bought_is_received() -> None:
+    assert fees().received(D("0.5"), D(7)) == 7

@@ -77,6 +77,18 @@ def test_a_market() -> None:
     assert market.facts().last_trade_price == "0.430"
 
 
+def test_a_market_without_a_schedule_of_its_own_tells_its_categories() -> None:
+    tags = [{"id": "1", "label": "Sports"}, {"id": "2", "label": "NCAAB"}]
+
+    def params(**changes: Any) -> Any:
+        (market,) = parse_event(event(record(**changes), tags=tags)).markets
+        return market.fee_params
+
+    assert "tags" not in params()
+    assert "tags" not in params(feesEnabled=False, feeSchedule=None)
+    assert params(feesEnabled=None, feeSchedule=None)["tags"] == ["Sports", "NCAAB"]
+
+
 def test_an_event() -> None:
     raw = event(
         record(),

@@ -286,7 +286,7 @@ def upgrade() -> None:
             "updates",
             sa.BigInteger(),
             nullable=True,
-            comment="quotes in sync that count in it, what stood at the start not; null for the venue's own",
+            comment="quotes in sync that count in it, without what stood at its start; null for the venue's",
         ),
         sa.Column(
             "source",
@@ -393,6 +393,58 @@ def upgrade() -> None:
         comment="Events of both venues, newest state of the day.",
     )
     op.create_index("events_by_day", "events", ["lake_date"], unique=False)
+    op.create_table(
+        "fee_schedules",
+        sa.Column("venue", sa.Text(), nullable=False, comment="kalshi or polymarket"),
+        sa.Column(
+            "scope", sa.Text(), nullable=False, comment="default, series (Polymarket: category), event or market"
+        ),
+        sa.Column(
+            "scope_id",
+            sa.Text(),
+            nullable=False,
+            comment="series ticker, category, event ticker or market id; empty for default",
+        ),
+        sa.Column(
+            "params",
+            sa.Text(),
+            nullable=False,
+            comment="JSON of the parameters, numbers as text; {} clears an override",
+        ),
+        sa.Column(
+            "fee_type", sa.Text(), nullable=True, comment="Kalshi's fee_type, null where the wider scope's holds"
+        ),
+        sa.Column(
+            "multiplier",
+            sa.Numeric(precision=18, scale=9),
+            nullable=True,
+            comment="Kalshi's fee_multiplier, likewise; null also if it is no number",
+        ),
+        sa.Column("rate", sa.Numeric(precision=18, scale=9), nullable=True, comment="Polymarket's rate, likewise"),
+        sa.Column("exponent", sa.BigInteger(), nullable=True, comment="Polymarket's exponent, likewise"),
+        sa.Column(
+            "valid_from",
+            sa.TIMESTAMP(timezone=True),
+            nullable=False,
+            comment="from when it holds (it may be in the future); 1970-01-01: always",
+        ),
+        sa.Column(
+            "valid_to",
+            sa.TIMESTAMP(timezone=True),
+            nullable=True,
+            comment="when the next change of the scope takes over; null if none is known",
+        ),
+        sa.Column("known_at", sa.TIMESTAMP(timezone=True), nullable=False, comment="the listing that told it first"),
+        sa.Column(
+            "known_to",
+            sa.TIMESTAMP(timezone=True),
+            nullable=True,
+            comment="the listing that told it otherwise or not at all; null while it is told",
+        ),
+        sa.Column("source", sa.Text(), nullable=False, comment="the page or the call that tells it"),
+        sa.PrimaryKeyConstraint("venue", "scope", "scope_id", "valid_from", "known_at", name="fee_schedules_pkey"),
+        comment="Fee parameters of both venues by the time from which they hold: what was announced, what listings showed, and what the documentation says. The narrower scope precedes: market, event, series, default. Of Polymarket markets that are listed no more only those whose schedule changed are kept.",
+    )
     op.create_table(
         "latest_prices",
         sa.Column("venue", sa.Text(), nullable=False, comment="kalshi or polymarket"),
@@ -1372,6 +1424,7 @@ def downgrade() -> None:
     op.drop_table("load_positions")
     op.drop_table("listeners")
     op.drop_table("latest_prices")
+    op.drop_table("fee_schedules")
     op.drop_index("events_by_day", table_name="events")
     op.drop_table("events")
     op.drop_table("data_origin")
