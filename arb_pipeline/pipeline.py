@@ -21,6 +21,7 @@ import httpx
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from arb_pipeline.arbitrage.backtest import LATENCIES_MS, backtest
 from arb_pipeline.arbitrage.fees import FeeBook
 from arb_pipeline.arbitrage.opportunities import Evaluation, funnel
 from arb_pipeline.arbitrage.opportunities import evaluate as evaluate_pairs
@@ -34,7 +35,7 @@ from arb_pipeline.capture.recorder import Recorder
 from arb_pipeline.capture.rows import ConnectionRows, GapLedger, RowWriter
 from arb_pipeline.capture.serve import run_until_signalled
 from arb_pipeline.capture.summary import CaptureStatus, CaptureSummary
-from arb_pipeline.clock import datetime_from_ns
+from arb_pipeline.clock import datetime_from_ns, ns_from_datetime
 from arb_pipeline.errors import ArbError
 from arb_pipeline.matching.versions import (
     HOPEFUL,
@@ -462,10 +463,31 @@ def evaluate_hour(settings: Settings, lake: Lake, start: datetime) -> Evaluation
     found = evaluate_pairs(pairs, data, start, end, settings, fee_source(settings, lake, pairs))
     lake.replace("spreads", Partition.of("spreads", None, start), found.spreads)
     written = write_opportunities(settings, lake, start, found.opportunity_pieces)
-    mirror_tables(settings, lake, "spreads", "opportunity_pieces", day=start.date())
+    backtested = _backtest(settings, lake, pairs, start, end, written.opportunities)
+    mirror_tables(settings, lake, "spreads", "opportunity_pieces", "execution_backtest", day=start.date())
     for day in written.days:
         mirror_tables(settings, lake, "opportunities", "rejections", day=day)
-    return replace(found, opportunities=written.opportunities)
+    return replace(found, opportunities=written.opportunities, execution_backtest=backtested)
+
+
+def _backtest(  # noqa: PLR0917 - an hour, what was found in it, and what that rests on
+    settings: Settings, lake: Lake, pairs: Sequence[Pair], start: datetime, end: datetime, opportunities: pa.Table
+) -> pa.Table:
+    """Send orders for the accepted ones of an hour's opportunities, and write ``execution_backtest`` in its place."""
+    accepted = opportunities.filter(opportunities["accepted"])
+    ids = {*accepted["kalshi_market_id"].to_pylist(), *accepted["polymarket_market_id"].to_pylist()}
+    # The last of them are matched after the hour.
+    until = min(end + timedelta(milliseconds=max(LATENCIES_MS) + 1), settings.clock.now())
+    data = _market_data(lake, start, until, ids) if ids else MarketData()
+    source = fee_source(settings, lake, pairs)
+    found = backtest(pairs, data, accepted, ns_from_datetime(until), settings, source)
+
+    def renewed(held: pa.Table) -> pa.Table:
+        others = [row for row in held.to_pylist() if not start <= row["opened_at"] < start + timedelta(hours=1)]
+        return pa.concat_tables([pa.Table.from_pylist(others, schema=held.schema), found])
+
+    lake.update("execution_backtest", Partition.of("execution_backtest", None, start), renewed)
+    return found
 
 
 def evaluate_hours(

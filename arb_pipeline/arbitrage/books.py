@@ -1,6 +1,6 @@
 """Replay of a pair's two books: one state per instant at which one of them, or the trust in them, changed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ from arb_pipeline.arbitrage.intervals import union
 from arb_pipeline.arbitrage.streams import ASK, CLEAR, NOT_IN_SYNC, BookRows, PairStream
 from arb_pipeline.model import OrderBook
 
-__all__ = ["PairState", "pair_states"]
+__all__ = ["PairState", "pair_states", "states_at"]
 
 
 @dataclass(slots=True)
@@ -62,10 +62,14 @@ def pair_states(stream: PairStream, start_ns: int, end_ns: int) -> Iterator[Pair
     instants = union(
         stream.kalshi.books.recv_ns, stream.polymarket.books.recv_ns, stream.trust_edges, np.array([start_ns])
     )
-    instants = instants[(instants >= start_ns) & (instants < end_ns)]
-    codes, meaning = stream.distrust(instants)
+    yield from states_at(stream, instants[(instants >= start_ns) & (instants < end_ns)].tolist())
+
+
+def states_at(stream: PairStream, instants: Sequence[int]) -> Iterator[PairState]:
+    """States of both books at these instants (ns, rising): each holds what was received up to and at it."""
+    codes, meaning = stream.distrust(np.array(instants, dtype=np.int64))
     kalshi, polymarket = _Replay(stream.kalshi.books), _Replay(stream.polymarket.books)
-    for instant, code in zip(instants.tolist(), codes.tolist(), strict=True):
+    for instant, code in zip(instants, codes.tolist(), strict=True):
         kalshi.advance(instant)
         polymarket.advance(instant)
         reasons = meaning[code]

@@ -32,6 +32,7 @@ __all__ = [
     "WORST_STATE",
     "Assessor",
     "Candidate",
+    "candidate_bids",
     "candidate_legs",
     "rounded",
     "worst_state_net",
@@ -173,6 +174,14 @@ def candidate_legs(
     )
 
 
+def candidate_bids(direction: Direction, state: PairState) -> tuple[tuple[Fill, ...], tuple[Fill, ...]] | None:
+    """What the contracts of the (Kalshi, Polymarket) legs can be sold for again, dearest first; None without a book."""
+    if state.kalshi is None or state.polymarket is None:
+        return None
+    yes_kalshi = direction == "yes_kalshi"
+    return _sells(state.kalshi, yes=yes_kalshi), _sells(state.polymarket, yes=not yes_kalshi)
+
+
 def worst_state_net(pair: Pair, direction: Direction, execution: Execution) -> Decimal | None:
     """Net if the worst state came true, exceptional ones included; None while nobody has told those."""
     if pair.void_states is None:
@@ -198,6 +207,12 @@ def _buys(book: OrderBook, *, yes: bool) -> tuple[Level, ...]:
     """The ladder that a buyer walks, without levels that no order can be."""
     levels = book.yes_asks() if yes else book.no_asks()
     return tuple((price, size) for price, size in levels if 0 < price < ONE and size > 0)
+
+
+def _sells(book: OrderBook, *, yes: bool) -> tuple[Fill, ...]:
+    """The bids for an outcome: one for NO is an ask for YES."""
+    levels = book.bid_levels() if yes else [(ONE - price, size) for price, size in book.yes_asks()]
+    return tuple((price_decimal(price), size_decimal(size)) for price, size in levels if 0 < price < ONE and size > 0)
 
 
 def _leg(market: Market, levels: Iterable[Level], fees: FeeModel) -> Leg:

@@ -9,7 +9,7 @@ was cut.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal
 from itertools import groupby
@@ -102,12 +102,16 @@ Row: TypeAlias = dict[str, object]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Tables of one window: ``spreads``, ``opportunity_pieces``, and what follows from the pieces of it alone."""
+    """Tables of one window: ``spreads``, ``opportunity_pieces``, and what follows from the pieces of it alone.
+
+    ``execution_backtest`` is empty until somebody makes it: it looks beyond the window.
+    """
 
     spreads: pa.Table
     opportunity_pieces: pa.Table
     opportunities: pa.Table
     rejections: pa.Table
+    execution_backtest: pa.Table = field(default_factory=table("execution_backtest").schema.empty_table)
 
 
 def edge_rules(settings: Settings) -> EdgeRules:

@@ -9,6 +9,7 @@ import pytest
 from arb_pipeline.capture.listeners import ListenerError
 from arb_pipeline.definitions import build
 from arb_pipeline.defs import automation
+from arb_pipeline.defs.arbitrage.assets import EVALUATED
 from arb_pipeline.defs.automation import ANALYSIS_JOB, CANDLES_JOB, DISCOVERY_JOB, REPORT_JOB, SENSOR
 from arb_pipeline.defs.capture.supervision import CAPTURE_JOB, PARTITION_TAG, ROLE_TAG, SHARD_TAG
 from arb_pipeline.defs.describe import asset_key, exchange_tags
@@ -28,7 +29,7 @@ PER_VENUE = {
 DERIVED = {"candles", "orderbook_snapshots"}
 ACROSS = {
     "events", "markets", "market_matches", "match_review", "spreads", "opportunities", "rejections", "arbitrage_report",
-    "opportunity_pieces", "settlement_agreement", "match_evaluation",
+    "opportunity_pieces", "execution_backtest", "settlement_agreement", "match_evaluation",
 }  # fmt: skip
 
 
@@ -313,9 +314,9 @@ def test_an_hour_is_evaluated_once_both_venues_have_it_and_new_pairs_do_not_repe
     assert result.get_requested_partitions(spreads) == set()
     _captured(instance, "polymarket", key)
     result = _requested(definitions, instance, at, result.cursor)
-    for name in ("spreads", "opportunity_pieces", "opportunities", "rejections"):
+    for name in EVALUATED:
         assert result.get_requested_partitions(asset_key(name)) == {key}
-    for name in ("spreads", "opportunity_pieces", "opportunities", "rejections"):
+    for name in EVALUATED:
         instance.report_runless_asset_event(dg.AssetMaterialization(asset_key(name), partition=key))
     instance.report_runless_asset_event(dg.AssetMaterialization(asset_key("market_matches")))
     result = _requested(definitions, instance, at + timedelta(minutes=1), result.cursor)

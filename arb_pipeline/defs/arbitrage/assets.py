@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["GROUP", "arbitrage_assets"]
 
 GROUP = "arbitrage"
-EVALUATED = ("spreads", "opportunity_pieces", "opportunities", "rejections")
+EVALUATED = ("spreads", "opportunity_pieces", "opportunities", "rejections", "execution_backtest")
 _INPUTS = ("quotes", "book_events", "book_gaps", "capture_sessions")
 _EVERY = timedelta(hours=26)
 _REPORT_SPAN = timedelta(hours=24)

@@ -394,6 +394,61 @@ def upgrade() -> None:
     )
     op.create_index("events_by_day", "events", ["lake_date"], unique=False)
     op.create_table(
+        "execution_backtest",
+        sa.Column("kalshi_market_id", sa.Text(), nullable=False, comment="Kalshi ticker"),
+        sa.Column("polymarket_market_id", sa.Text(), nullable=False, comment="Polymarket condition id"),
+        sa.Column(
+            "direction",
+            sa.Text(),
+            nullable=False,
+            comment="yes_kalshi (YES on Kalshi and the opposite on Polymarket) or yes_polymarket; of exclusive questions NO of both",
+        ),
+        sa.Column(
+            "opened_at",
+            sa.TIMESTAMP(timezone=True),
+            nullable=False,
+            comment="opening of the episode: the decision, by the books of then",
+        ),
+        sa.Column(
+            "latency_ms", sa.BigInteger(), nullable=False, comment="from the decision to the match at both venues, ms"
+        ),
+        sa.Column("size", sa.Numeric(precision=18, scale=6), nullable=False, comment="contracts ordered of each leg"),
+        sa.Column(
+            "kalshi_filled",
+            sa.Numeric(precision=18, scale=6),
+            nullable=True,
+            comment="contracts got on Kalshi within the limit; null if its book was not known then",
+        ),
+        sa.Column(
+            "polymarket_filled", sa.Numeric(precision=18, scale=6), nullable=True, comment="contracts got on Polymarket"
+        ),
+        sa.Column("matched", sa.Numeric(precision=18, scale=6), nullable=True, comment="contracts that both legs got"),
+        sa.Column("cost", sa.Numeric(precision=24, scale=10), nullable=True, comment="prices paid, dollars"),
+        sa.Column("fees", sa.Numeric(precision=24, scale=10), nullable=True, comment="fees of the fills, dollars"),
+        sa.Column(
+            "unwound",
+            sa.Numeric(precision=24, scale=10),
+            nullable=True,
+            comment="proceeds less fees of selling what did not match to the bids of then, dollars",
+        ),
+        sa.Column(
+            "net", sa.Numeric(precision=24, scale=10), nullable=True, comment="matched + unwound - cost - fees, dollars"
+        ),
+        sa.Column("fill_rate", sa.Double(), nullable=True, comment="matched / size"),
+        sa.Column("lake_date", sa.Date(), nullable=False, comment="day of the lake's partition"),
+        sa.PrimaryKeyConstraint(
+            "kalshi_market_id",
+            "polymarket_market_id",
+            "direction",
+            "opened_at",
+            "latency_ms",
+            "lake_date",
+            name="execution_backtest_pkey",
+        ),
+        comment="What orders for both legs of an accepted episode, sent as it opened, would have come to after a latency.",
+    )
+    op.create_index("execution_backtest_by_day", "execution_backtest", ["lake_date"], unique=False)
+    op.create_table(
         "fee_schedules",
         sa.Column("venue", sa.Text(), nullable=False, comment="kalshi or polymarket"),
         sa.Column(
@@ -1425,6 +1480,8 @@ def downgrade() -> None:
     op.drop_table("listeners")
     op.drop_table("latest_prices")
     op.drop_table("fee_schedules")
+    op.drop_index("execution_backtest_by_day", table_name="execution_backtest")
+    op.drop_table("execution_backtest")
     op.drop_index("events_by_day", table_name="events")
     op.drop_table("events")
     op.drop_table("data_origin")
