@@ -60,7 +60,8 @@ def write_opportunities(settings: Settings, lake: Lake, start: datetime, pieces:
     def touches(row: Row) -> bool:
         """Whether an episode reaches the hour, or did before that was written anew."""
         # Times of episodes are cut to microseconds.
-        opens_by = ns_from_datetime(row["opened_at"]) <= end_ns + merge
+        # One that was cut off in an hour that nothing follows goes on to nowhere: only hours joined anew count.
+        opens_by = ns_from_datetime(first) <= ns_from_datetime(row["opened_at"]) + 1_000 <= end_ns + merge + 1_000
         ends_after = row["closed_at"] is None or ns_from_datetime(row["closed_at"]) + 1_000 > start_ns - merge
         return opens_by and ends_after and _identity(row) in concerned
 

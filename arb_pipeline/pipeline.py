@@ -421,18 +421,21 @@ def load_pairs(
                     relation=Relation(row["relation"]),
                     status=MatchStatus(status),
                     polymarket_yes_index=index,
-                    void_states=_void_states(row["explanation"], index, status),
+                    void_states=_void_states(row["explanation"], index, status, Relation(row["relation"])),
                 )
             )
     return pairs
 
 
-def _void_states(explanation: str, polymarket_yes_index: int, status: str) -> dict[str, tuple[Decimal, Decimal]] | None:
+def _void_states(
+    explanation: str, polymarket_yes_index: int, status: str, relation: Relation
+) -> dict[str, tuple[Decimal, Decimal]] | None:
     """Payouts of the pair's proposition in exceptional states; None if nobody knows them.
 
     As a person read them; of a pair that no person has seen (``auto``), as the rules were compared. What is told is
-    what YES pays on each venue; the proposition of an inverted pair is Polymarket's NO.
+    what YES pays on each venue; the proposition of an inverted pair, and of an exclusive one, is Polymarket's NO.
     """
+    turned = (polymarket_yes_index == 1) != (relation is Relation.EXCLUSIVE)
     facts = json.loads(explanation)
     told = facts.get("override", {}).get("void_states")
     if not told:
@@ -442,7 +445,7 @@ def _void_states(explanation: str, polymarket_yes_index: int, status: str) -> di
     states = {}
     for name, pays in told.items():
         polymarket = Decimal(pays["polymarket"])
-        states[name] = (Decimal(pays["kalshi"]), 1 - polymarket if polymarket_yes_index else polymarket)
+        states[name] = (Decimal(pays["kalshi"]), 1 - polymarket if turned else polymarket)
     return states
 
 

@@ -93,6 +93,19 @@ def test_an_hour_that_is_evaluated_while_it_lasts_and_again_when_it_is_over(tape
         assert (row["closed_at"], row["active_ns"]) == (None, (minute - 10) * 60_000_000_000)
 
 
+@pytest.mark.parametrize("order", [(0, 3, 4), (4, 3, 0), (3, 0, 4)])
+def test_hours_that_are_never_evaluated_lie_between(tape: Tape, tmp_path: Path, order: Sequence[int]) -> None:
+    lake, chosen = Lake(str(tmp_path / "lake")), settings()
+    for number in order:
+        write_opportunities(chosen, lake, HOURS[number], pieces(tape, HOURS[number], chosen))
+    found = stored(lake).to_pylist()
+    assert [(row["opened_at"], row["closed_at"]) for row in found if row["reasons"] == "[]"][:2] == [
+        (when(minutes(10)), None),
+        (when(minutes(200)), when(minutes(205))),
+    ]
+    assert len(found) == 6
+
+
 def test_what_an_earlier_version_of_an_hour_joined_is_taken_apart(tape: Tape, tmp_path: Path) -> None:
     lake, chosen = Lake(str(tmp_path / "lake")), settings()
     for hour in HOURS[:3]:

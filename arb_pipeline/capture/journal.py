@@ -620,6 +620,11 @@ class RunFolder:
         scratch.unlink()
         return int(path.read_text())
 
+    @property
+    def is_succeeded(self) -> bool:
+        """Whether it is known when capture began again after a run that died."""
+        return (self.path / "died").exists()
+
     def told(self, reader: Reader) -> bytes | None:
         """What a reader that committed all rows left; None if it has not."""
         try:

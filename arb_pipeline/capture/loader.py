@@ -198,9 +198,10 @@ def catch_up(
     venues: Mapping[str, Venue] = VENUES,
     progress: Callable[[str, int], None] = lambda _what, _count: None,
 ) -> int:
-    """Load what runs that ended left for Postgres; how many runs.
+    """Load what runs that ended left for Postgres; how many runs are in now.
 
-    Runs that live, and those that a loader is at, are passed over.
+    Runs that live, and those that a loader is at, are passed over. Of a run that was killed the rows are loaded; how
+    long its books were unknown is known once a capture has begun again, so that is left to complete it.
 
     Args:
         root: the lake's journals.
@@ -213,22 +214,25 @@ def catch_up(
     for folder in RunFolder.all(root / "runs"):
         with file_lock(folder.loader_lock) as held:
             if held and folder.is_dead and folder.awaits_loader and (begun := folder.begun()):
-                _load_dead(folder, _ticks(postgres, folder, begun), venues, time.time_ns())
-                done += 1
+                done += _load_dead(folder, _ticks(postgres, folder, begun), venues)
                 progress("runs", done)
     return done
 
 
-def _load_dead(folder: RunFolder, ticks: Ticks, venues: Mapping[str, Venue], until_ns: int) -> None:
+def _load_dead(folder: RunFolder, ticks: Ticks, venues: Mapping[str, Venue]) -> bool:
+    """Load a run that is over; whether all of it is in."""
     loader = Loader(folder, ticks, venues)
     while loader.step():
         if loader.due:
             loader.load()
     loader.load()
     if not loader.ended:
-        loader.died(folder.until(until_ns))
+        if not folder.is_succeeded:
+            return False
+        loader.died(folder.until(loader.at_ns))
     loader.finish()
     _hand_in(folder)
+    return True
 
 
 def _hand_in(folder: RunFolder) -> None:

@@ -137,7 +137,7 @@ class _Replay:
         count = replace_run(postgres, ids, tables, self.lake.exchange_name)
         for venue in (name for name, events in self.events.items() if events):
             for name in _CATALOGUE:
-                count += mirror(postgres, self.lake, name, Partition.of(name, venue, summary.started_at))
+                count += mirror(postgres, self.lake, name, Partition.of(name, venue, summary.started_at)) or 0
         return count
 
     def _feed(self, rows: RowWriter, venue: str, label: str, recv_ns: int) -> Feed:

@@ -143,8 +143,12 @@ class Supervised(Generic[R]):
         assert process.stdout is not None
         with process.stdout, open(process.stdout.fileno(), "rb", closefd=False) as lines:
             for line in lines:
-                if line.endswith(b"\n"):  # else it was killed in the middle of it
+                if not line.endswith(b"\n"):
+                    break  # it was killed in the middle of it
+                try:
                     self._newest = msgspec.json.decode(line, type=self._kind)
+                except msgspec.MsgspecError:
+                    _log.warning("%s says what is no report: %r", self._what, line[:200])
         return process.wait()
 
     def _spawn(self) -> "subprocess.Popen[bytes]":

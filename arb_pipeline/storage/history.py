@@ -146,11 +146,16 @@ def _write(lake: Lake, venue: str, day: date, fresh: list[Row], ends: Mapping[tu
     """Add a day's new rows, and end those rows of the day that have an end now."""
     midnight = datetime.combine(day, time(), UTC)
     begun = {name for name, valid_from in ends if valid_from.date() == day} | {row["market_id"] for row in fresh}
-    rows = lake.read(_TABLE, midnight, midnight + timedelta(days=1), venue, markets=begun).to_pylist()
-    kept = [
-        {**row, "valid_to": ends.get((row["market_id"], row["valid_from"]), row["valid_to"])}
-        for row in rows
-        if row["valid_from"] >= midnight
-    ]
-    changed = pa.Table.from_pylist([*kept, *fresh], schema=_TABLE.schema)
-    lake.replace_where(_TABLE, Partition.of(_TABLE, venue, midnight), changed, "market_id", begun)
+    ids = pa.array(sorted(begun), pa.string())
+
+    def renewed(held: pa.Table) -> pa.Table:
+        """Under the partition's lock, so that what another process added meanwhile stays."""
+        concerned = pc.is_in(held["market_id"], ids)
+        rows = [
+            {**row, "valid_to": ends.get((row["market_id"], row["valid_from"]), row["valid_to"])}
+            for row in held.filter(concerned).to_pylist()
+        ]
+        changed = pa.Table.from_pylist([*rows, *fresh], schema=_TABLE.schema)
+        return pa.concat_tables([held.filter(pc.invert(concerned)), changed])
+
+    lake.update(_TABLE, Partition.of(_TABLE, venue, midnight), renewed)

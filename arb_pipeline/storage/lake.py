@@ -992,7 +992,10 @@ def _time_tests(table: Table, start: Instant | None, end: Instant | None) -> lis
     if start is not None and until is None:
         tests.append(pc.field(begin) >= _scalar(table, begin, start))
     if start is not None and until is not None:
-        tests.append(pc.field(until).is_null() | (pc.field(until) > _scalar(table, until, start)))
+        # An end that is cut to microseconds may lie within the one in which the time begins.
+        is_cut = pa.types.is_timestamp(table.schema.field(until).type)
+        begins = as_ns(start) // 1_000 * 1_000 if is_cut else start
+        tests.append(pc.field(until).is_null() | (pc.field(until) > _scalar(table, until, begins)))
     if end is not None:
         tests.append(pc.field(begin) < _scalar(table, begin, end))
     return tests

@@ -5,6 +5,7 @@ Nothing passes through a float that was none: decimals are exact text in CSV and
 
 import csv
 import json
+import math
 import uuid
 from collections.abc import Iterator
 from datetime import date, datetime, time
@@ -32,12 +33,24 @@ def write_csv(answer: Answer, out: IO[str]) -> None:
 
 
 def write_json(answer: Answer, out: IO[str]) -> None:
-    """One JSON list with an object per row: decimals as exact text, times as ISO 8601, whole numbers as numbers."""
+    """One JSON list with an object per row: decimals as exact text, times as ISO 8601, whole numbers as numbers.
+
+    What JSON has no word for (nan, inf) is null.
+
+    Raises:
+        QueryError: if two columns have one name, of which an object could hold one only.
+    """
+    names = answer.schema.names
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise QueryError(
+            f"two columns are named {twice!r}: name one of them anew, as in 'select a.x as x, b.x as other'"
+        )
     before = "["
-    for batch in answer.batches():
-        for row in batch.to_pylist():
-            out.write(before + json.dumps(row, default=_plain))
-            before = ",\n"
+    for row in _rows(answer):
+        told = {name: _finite(value) for name, value in zip(names, row, strict=True)}
+        out.write(before + json.dumps(told, default=_plain))
+        before = ",\n"
     out.write("[]\n" if before == "[" else "]\n")
 
 
@@ -83,6 +96,10 @@ def _rows(answer: Answer) -> Iterator[tuple[Any, ...]]:
     for batch in answer.batches():
         # By place: two columns may have one name.
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+
+def _finite(value: object) -> object:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(value: object) -> object:

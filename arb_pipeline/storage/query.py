@@ -7,7 +7,7 @@ one step by :func:`refresh`.
 
 Beside a table's own columns a view has those of its partition, ``date`` and ``hour`` (UTC): whoever filters on them,
 or on ``venue``, has DuckDB open no other file. ``<table>_current`` is the newest snapshot of a catalogue;
-``latest_prices`` has each market's newest quote and last trade of the last 24 hours captured, as Postgres has it.
+``latest_prices`` has each market's newest quote and last trade of the last 24 hours captured.
 """
 
 import json
@@ -409,6 +409,7 @@ def _as_text(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
     return relation.project(", ".join(columns))
 
 
+_PASSWORD = re.compile(r"(://[^\s:/@]*:|\bpassword=)[^\s@]+")
 _PLAIN = frozenset({"varchar", "tinyint", "smallint", "integer", "bigint", "float", "double", "date"})
 
 
@@ -419,7 +420,9 @@ def _check_interrupt(error: BaseException) -> None:
 
 
 def _failed(error: BaseException) -> QueryError:
-    return QueryError(f"the query failed: {error}")
+    # What reads Postgres repeats its address when a connection fails.
+    told = _PASSWORD.sub(r"\1***", str(error))
+    return QueryError(f"the query failed: {told}")
 
 
 # --- Postgres ----------------------------------------------------------------------------------------------

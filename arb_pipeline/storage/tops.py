@@ -7,14 +7,14 @@ is the newest quote or snapshot within the hour, and it stands until the next on
 - in which the newest quote said that its book was out of sync (until the next quote, or the end of a gap),
 - in which the bid was at or above the ask,
 - of a gap, up to the moment at which another connection took the market over,
-- after the end of the connection that it came from.
+- after the end of the connection that it came from; while no end is told, after the newest row that it gave.
 
 Candles and grids are both made from this and nothing else. It never looks ahead, with one exception: a doubt is dated
 back to the last proof, so a gap that is found late takes back what was believed since.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -25,6 +25,7 @@ import pyarrow.dataset as ds
 from arb_pipeline.clock import ns_from_datetime
 from arb_pipeline.storage.arrow import Ints, Mask, fixed_point
 from arb_pipeline.storage.lake import HOUR_NS, Lake
+from arb_pipeline.tables import table as declared
 
 __all__ = [
     "FOREVER",
@@ -56,6 +57,8 @@ COLUMNS: Final = {
     "book_gaps": ("market_id", "connection_id", "from_ns", "to_ns"),
     "capture_sessions": ("connection_id", "ended_at"),
 }
+_ALIVE: Final = ("raw_frames", "book_events", "quotes", "trades", "tickers")
+"""Tables whose rows show that a connection was up."""
 _READ_TRIES: Final = 5
 _MS: Final = 1_000_000
 
@@ -71,6 +74,8 @@ class HourRows:
     trades: pa.Table
     book_gaps: pa.Table
     capture_sessions: pa.Table
+    newest: Mapping[str, int] = field(default_factory=dict)
+    """Of connections whose end is not told: receive time of the newest row that each gave, ns."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +186,39 @@ def read_hour(lake: Lake, venue: str, start: int, end: int, markets: Collection[
     }
     # One that ended just before may have rows within, since its end is cut to microseconds.
     sessions = lake.read("capture_sessions", start - _MS, end, venue, columns=COLUMNS["capture_sessions"])
-    return HourRows(start, end, capture_sessions=sessions, **rows)
+    over = set(sessions.filter(pc.is_valid(sessions["ended_at"]))["connection_id"].to_pylist())
+    running = {name for table in rows.values() for name in _connection_ids(table)} - over
+    newest = _newest_rows(lake, venue, start - start % HOUR_NS, running) if running else {}
+    return HourRows(start, end, capture_sessions=sessions, newest=newest, **rows)
+
+
+def _connection_ids(rows: pa.Table) -> list[str]:
+    ids: list[str] = pc.unique(rows["connection_id"]).to_pylist() if "connection_id" in rows.column_names else []
+    return ids
+
+
+def _newest_rows(lake: Lake, venue: str, hour: int, connections: Collection[str]) -> dict[str, int]:
+    """Receive time of each connection's newest row in an hour and the one after it: up to then it was up."""
+    chosen = pc.field("connection_id").isin(pa.array(sorted(connections), pa.string()))
+    newest: dict[str, int] = {}
+    for table in _ALIVE:
+        for batch in _batches(lake, table, venue, hour, hour + 2 * HOUR_NS, ("connection_id", "recv_ns"), chosen):
+            for row in batch.group_by("connection_id").aggregate([("recv_ns", "max")]).to_pylist():
+                name = row["connection_id"]
+                newest[name] = max(newest.get(name, PAST), row["recv_ns_max"])
+    return newest
+
+
+def _batches(  # noqa: PLR0917 - which rows of which files
+    lake: Lake, table: str, venue: str, start: int, end: int, columns: Sequence[str], chosen: pc.Expression
+) -> Iterator[pa.Table]:
+    """Rows of the files of [start, end) ns, one batch in memory at a time."""
+    listed = lake.files(table, start, end, venue)
+    paths = [lake.location(table, file.partition, file.entry.name) for file in listed]
+    if paths:
+        files = ds.dataset(paths, schema=declared(table).schema, format="parquet", filesystem=lake.filesystem)
+        for batch in files.to_batches(columns=list(columns), filter=chosen):
+            yield pa.Table.from_batches([batch])
 
 
 def by_market(rows: pa.Table, markets: Sequence[str]) -> list[slice]:
@@ -221,7 +258,7 @@ def tops_of(hour: HourRows, markets: Sequence[str]) -> list[MarketTops]:
     tops = _newest(
         [_snapshots(hour.book_events, markets, names), _quotes(hour.quotes, markets, names)],
     )
-    ended = _ended(hour.capture_sessions, names)
+    ended = _ended(hour, names)
     gaps = _gaps(hour.book_gaps, markets, names)
     bounds = np.searchsorted(tops.market, np.arange(len(markets) + 1))
     found = []
@@ -309,14 +346,17 @@ def _gaps(rows: pa.Table, markets: Sequence[str], names: pa.Array) -> dict[int, 
     return found
 
 
-def _ended(sessions: pa.Table, names: pa.Array) -> dict[int, int]:
-    """When each connection ended; one that lasts, or whose row is still to come, is in none."""
+def _ended(hour: HourRows, names: pa.Array) -> dict[int, int]:
+    """Up to when each connection is known to have been up."""
+    sessions = hour.capture_sessions
     codes = _codes(sessions["connection_id"], names).tolist()
-    return {
+    told = {
         code: ns_from_datetime(ended)
         for code, ended in zip(codes, sessions["ended_at"].to_pylist(), strict=True)
         if ended is not None
     }
+    running = _codes(pa.chunked_array([pa.array(list(hour.newest), pa.string())]), names).tolist()
+    return {code: newest + 1 for code, newest in zip(running, hour.newest.values(), strict=True)} | told
 
 
 def _known(tops: _Tops, part: slice, gaps: Sequence[Gap], ended: Mapping[int, int], bounds: tuple[int, int]) -> Spans:

@@ -191,7 +191,7 @@ def test_a_large_batch_is_due_at_once(folder: RunFolder, monkeypatch: pytest.Mon
 def test_the_journal_goes_when_lake_and_postgres_have_its_rows(
     lake: Lake, folder: RunFolder, root: Path, postgres_url: str, first: str
 ) -> None:
-    write(folder, *BEGUN, *INPUTS).close()
+    write(folder, *BEGUN, *INPUTS, ENDED).close()
     postgres = Postgres(postgres_url)
     postgres.migrate()
     turns: dict[str, Callable[[], object]] = {
@@ -214,9 +214,24 @@ def test_readers_agree_on_when_capture_began_again(
     recover(folder, lake, VENUES, UNTIL)
     postgres = Postgres(postgres_url)
     postgres.migrate()
-    catch_up(root, postgres, VENUES)  # which says "now"
+    catch_up(root, postgres, VENUES)
     postgres.close()
     assert {gap["to_ns"] for gap in Loaded(postgres_url).rows("book_gaps") if gap["cause"] == "outage"} == {UNTIL}
+
+
+def test_an_outage_that_lasts_has_no_end_yet(lake: Lake, folder: RunFolder, root: Path, postgres_url: str) -> None:
+    write(folder, *BEGUN, *INPUTS).close()
+    postgres = Postgres(postgres_url)
+    postgres.migrate()
+    assert catch_up(root, postgres, VENUES) == 0
+    loaded = Loaded(postgres_url)
+    assert loaded.counts()["book_events"] > 0, "what was received is in"
+    assert not [gap for gap in loaded.rows("book_gaps") if gap["cause"] == "outage"]
+    recover(folder, lake, VENUES, UNTIL)  # a capture begins again
+    assert catch_up(root, postgres, VENUES) == 1
+    postgres.close()
+    assert Loaded(postgres_url).differences(lake) == []
+    assert not folder.path.exists()
 
 
 def test_an_encoder_killed_after_its_last_commit_is_believed(lake: Lake, folder: RunFolder) -> None:

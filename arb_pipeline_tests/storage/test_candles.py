@@ -314,6 +314,7 @@ def lake(tmp_path: Path) -> Lake:
     lake.write_part("quotes", TWENTY, quote_rows([(1_800, 40, 45, True, "a"), (1_900, 42, 44, True, "a")]), "w")
     lake.write_part("book_events", TWENTY_ONE, snapshot_rows([(3_600, (42,), (44,), "a")]), "w")
     lake.write_part("trades", TWENTY_ONE, trade_rows([(4_000, 50, 1), (4_001, 51, 2)], "T"), "w")
+    lake.write_part("capture_sessions", DAY, session_rows([("a", 7_200)]), "w")
     return lake
 
 

@@ -100,13 +100,19 @@ def told(changes: Sequence[Change], opening: int = 0) -> tuple[list[dict[str, An
     return events, quotes, tops
 
 
-def stored(folder: str, story: Story) -> Lake:
+def stored(folder: str, story: Story, *, up: bool = True) -> Lake:
+    """A lake with what was captured; where connections stay ``up``, a last frame of each says so."""
     lake = Lake(folder)
     events, quotes, _ = told(story.changes)
     lake.write_part("book_events", TWENTY, rows("book_events", events), "w")
     lake.write_part("quotes", TWENTY, rows("quotes", quotes), "w")
     lake.write_part("book_gaps", DAY, gap_rows(story.gaps), "w")
     lake.write_part("capture_sessions", DAY, session_rows(story.sessions), "w")
+    if up:
+        last = {"recv_ns": START + HOUR - 1, "frame": "", "source": "ws", "venue": "kalshi"}
+        names = sorted({change.connection for change in story.changes})
+        frames = [{**last, "connection_id": name, "ordinal": number} for number, name in enumerate(names)]
+        lake.write_part("raw_frames", TWENTY, rows("raw_frames", frames), "w")
     return lake
 
 
@@ -148,6 +154,13 @@ def parsed(row: dict[str, Any]) -> dict[str, Any] | None:
         return None
     sides = {name: msgspec.json.decode(row[name], type=list[list[Decimal]]) for name in ("bids", "asks")}
     return {**sides, "source_ns": row["source_ns"], "is_forward_filled": row["is_forward_filled"]}
+
+
+def test_a_connection_whose_end_is_not_told_is_trusted_up_to_its_newest_row(tmp_path: Path) -> None:
+    story = Story([Change(2, ({40: 5}, {60: 5}), ("bid", 40, 5), True), Change(7, None, ("bid", 41, 3), True)])
+    for up, known in ((True, range(2, SPAN)), (False, range(2, 8))):
+        found = made(stored(str(tmp_path / str(up)), story, up=up)).to_pylist()
+        assert [(row["recv_ns"] - START) // SECOND for row in found if row["in_sync"]] == list(known)
 
 
 # --- against the reference ---------------------------------------------------------------------------------------

@@ -153,15 +153,15 @@ def test_a_catalogue_that_is_not_newer_adds_nothing(lake: Lake) -> None:
 
 def test_what_an_interrupted_call_left_open_is_ended_by_the_next(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     discover(lake, 0, PLAIN)
-    replace_where, calls = Lake.replace_where, []
+    update, calls = Lake.update, []
 
     def once(self: Lake, *arguments: Any) -> Any:
         calls.append(arguments)
         if len(calls) == 2:
             raise OSError("no space left on device")
-        return replace_where(self, *arguments)
+        return update(self, *arguments)
 
-    monkeypatch.setattr(Lake, "replace_where", once)
+    monkeypatch.setattr(Lake, "update", once)
     with pytest.raises(OSError, match="no space"):
         discover(lake, 30, changed(tick=10))
     assert spans(lake) == [(at(0), None), (at(30), None)]

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from arb_pipeline.storage import Lake, Partition
+from arb_pipeline.storage import Lake, Partition, query
 from arb_pipeline.storage.catalogue import write_catalogue
 from arb_pipeline.storage.lake import MANIFEST
 from arb_pipeline.storage.latest import latest_prices
@@ -321,3 +321,12 @@ def test_postgres_is_attached_for_reading_and_its_password_stays_out_of_errors()
         _attach(_Loaded(refuses=True), "postgresql://user:hunter2@host/db")  # type: ignore[arg-type]
     assert "hunter2" not in str(told.value)
     assert told.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "told", ["Unable to connect to postgresql://arb:hunter2@db:5432/arb: refused", "host=db password=hunter2 user=arb"]
+)
+def test_a_password_in_an_error_is_not_repeated(told: str) -> None:
+    said = str(query._failed(RuntimeError(told)))
+    assert "hunter2" not in said
+    assert "arb" in said

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from psycopg import sql
 
-from arb_pipeline.storage.lake import Lake, LakeFile, Partition
+from arb_pipeline.storage.lake import HOUR_NS, Lake, LakeFile, Partition
 from arb_pipeline.storage.postgres.connection import Connection, Postgres, hold_exchange
 from arb_pipeline.storage.postgres.errors import PostgresError
 from arb_pipeline.storage.postgres.loading import ensure_days, update_latest
@@ -57,11 +57,18 @@ def publish(
         PostgresUnavailableError: if the server is not there, or in the way; nothing is changed then.
         PostgresError: if Postgres has no such table, or holds rows of another origin.
     """
-    return _publish(postgres, _mirrored(table), partition, rows, exchange=exchange, digest=None)
+    done = _publish(postgres, _mirrored(table), partition, rows, exchange=exchange, digest=None)
+    assert done is not None  # it did not ask whether a run is loaded
+    return done
 
 
-def mirror(postgres: Postgres, lake: Lake, table: str, partition: Partition) -> int:
+def mirror(
+    postgres: Postgres, lake: Lake, table: str, partition: Partition, *, unless_loading: bool = False
+) -> int | None:
     """Publish a partition as the lake holds it now; returns how many rows are in.
+
+    Args:
+        unless_loading: change nothing, and return None, if a capture run is still being loaded into the partition.
 
     Raises:
         PostgresUnavailableError, PostgresError: as :func:`publish`.
@@ -79,7 +86,15 @@ def mirror(postgres: Postgres, lake: Lake, table: str, partition: Partition) -> 
                 raise
             continue
         exchange = files[0].entry.exchange if files else None
-        return _publish(postgres, declared_table, partition, rows, exchange=exchange, digest=_digest(files))
+        return _publish(
+            postgres,
+            declared_table,
+            partition,
+            rows,
+            exchange=exchange,
+            digest=_digest(files),
+            unless_loading=unless_loading,
+        )
     raise AssertionError("unreachable: the last try returns or raises")
 
 
@@ -110,16 +125,14 @@ def sync(
     for name in names:
         table = _mirrored(name)
         known = _digests(postgres, name)
-        loading = _loading(postgres) if name in TICK_TABLES and not force else []
         for partition, files in _partitions(lake, table, day):
             if since is not None and name in TICK_TABLES and partition.date is not None and partition.date < since:
                 continue
             if not force and known.get(partition.path) == _digest(files):
                 continue
-            if any(_overlaps(partition, first, last) for first, last in loading):
-                done.append(Synced(name, partition.path, skipped="a capture run is still being loaded into it"))
-                continue
-            done.append(Synced(name, partition.path, mirror(postgres, lake, name, partition)))
+            rows = mirror(postgres, lake, name, partition, unless_loading=name in TICK_TABLES and not force)
+            skipped = "a capture run is still being loaded into it" if rows is None else ""
+            done.append(Synced(name, partition.path, rows or 0, skipped))
     return done
 
 
@@ -132,11 +145,23 @@ def _mirrored(name: str) -> Table:
 
 
 def _publish(
-    postgres: Postgres, table: Table, partition: Partition, rows: pa.Table, *, exchange: str | None, digest: str | None
-) -> int:
+    postgres: Postgres,
+    table: Table,
+    partition: Partition,
+    rows: pa.Table,
+    *,
+    exchange: str | None,
+    digest: str | None,
+    unless_loading: bool = False,
+) -> int | None:
     rows = _placed(table, partition, rows)
     ensure_days(postgres, [(table.name, rows)])
     with postgres.connected() as connection:
+        if unless_loading:
+            # Loaders wait until this is over, so that none commits rows between the look and the deletion.
+            connection.execute("LOCK TABLE load_positions IN SHARE MODE")
+            if any(_overlaps(partition, first, last) for first, last in _loading(connection)):
+                return None
         if exchange is not None:
             hold_exchange(connection, exchange)
         # Two publishers of one partition take turns.
@@ -232,13 +257,12 @@ def _digests(postgres: Postgres, table: str) -> dict[str, str]:
     return {str(partition): str(digest) for partition, digest in rows}
 
 
-def _loading(postgres: Postgres) -> list[tuple[int, int]]:
-    """Receive times that runs span whose journal is not loaded to its end."""
-    with postgres.connected() as connection:
-        rows = connection.execute(
-            "SELECT first_ns, last_ns FROM load_positions WHERE NOT complete AND first_ns IS NOT NULL"
-        ).fetchall()
-    return [(int(str(first)), int(str(last))) for first, last in rows]
+def _loading(connection: Connection) -> list[tuple[int, int]]:
+    """Receive times that runs span, or soon may, whose journal is not loaded to its end."""
+    rows = connection.execute(
+        "SELECT first_ns, last_ns FROM load_positions WHERE NOT complete AND first_ns IS NOT NULL"
+    ).fetchall()
+    return [(int(str(first)), int(str(last)) + HOUR_NS) for first, last in rows]
 
 
 def _overlaps(partition: Partition, first: int, last: int) -> bool:

@@ -62,4 +62,9 @@ def drop_days(postgres: Postgres, keep_days: int, now: datetime, *, dry_run: boo
         with postgres.connected() as connection:
             connection.execute("SET LOCAL lock_timeout = '10s'")
             connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(day.name)))
+            # What is gone is not published any more: were days kept longer again, a sync would bring it back.
+            connection.execute(
+                "DELETE FROM mirrored_partitions WHERE table_name = %s AND partition LIKE %s",
+                (day.table, f"%date={day.date.isoformat()}%"),
+            )
     return old
