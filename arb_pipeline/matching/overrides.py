@@ -111,11 +111,11 @@ class Decision(_Entry):
     def _consistent(self) -> Self:
         if self.verdict is not Verdict.REJECTED and self.rules_sha256 is None:
             raise ValueError("rules_sha256 is missing: give the hashes of both rules texts that were read")
-        expected = {Verdict.EQUIVALENT: 0, Verdict.INVERTED: 1}.get(self.verdict)
-        if expected is not None and self.polymarket.yes_token_index != expected:
+        expected = int(self.verdict is Verdict.INVERTED)
+        if self.verdict is not Verdict.REJECTED and self.polymarket.yes_token_index != expected:
             raise ValueError(
                 f"verdict {self.verdict.value} with yes_token_index {self.polymarket.yes_token_index}: "
-                "equivalent is index 0, inverted is index 1"
+                "inverted is index 1, every other one is said of Polymarket's first outcome, index 0"
             )
         return self
 

@@ -438,7 +438,8 @@ def decide(
             )
         verdict = Verdict(case.relation)
     kalshi, polymarket = case.digests
-    index = {Verdict.EQUIVALENT: 0, Verdict.INVERTED: 1}.get(verdict, case.row["polymarket_yes_index"])
+    # Every relation but the inverted one is said of Polymarket's first outcome.
+    index = case.row["polymarket_yes_index"] if verdict is Verdict.REJECTED else int(verdict is Verdict.INVERTED)
     decision = Decision(
         kalshi=case.pair[0],
         polymarket=PolymarketSide(condition_id=case.pair[1], yes_token_index=index),

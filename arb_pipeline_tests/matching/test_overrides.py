@@ -153,10 +153,13 @@ def test_two_decisions_on_a_pair_are_told_by_what_they_are(path: Path, second: d
 
 def test_a_market_may_imply_several_beside_being_the_same_as_one(path: Path) -> None:
     implied = [
-        entry(verdict="kalshi_implies_polymarket", polymarket={"condition_id": name, "yes_token_index": index})
-        for name, index in (("0xcd", 0), ("0xce", 1))
+        entry(verdict="kalshi_implies_polymarket", polymarket={"condition_id": name, "yes_token_index": 0})
+        for name in ("0xcd", "0xce")
     ]
     assert len(load_overrides(write(path, entry(), *implied))) == 3
+    other = entry(verdict="exclusive", polymarket={"condition_id": "0xcd", "yes_token_index": 1})
+    with pytest.raises(OverrideError, match="first outcome, index 0"):
+        load_overrides(write(path, other))
 
 
 @pytest.mark.parametrize("doubled", ["  verdict: rejected\n", "  polymarket: {condition_id: '0xcd'}\n"])
