@@ -7,15 +7,15 @@ theirs may differ in a way that pays differently. One open point is enough for a
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 
-from arb_pipeline.matching.families import family_named
-from arb_pipeline.matching.rules import Result, RulesDiff
+from arb_pipeline.matching.families import Family, family_named
+from arb_pipeline.matching.rules import Result, RulesDiff, contest_states
 from arb_pipeline.matching.slots import Slots
-from arb_pipeline.matching.vetoes import Outcome, Verdict, unspoken
+from arb_pipeline.matching.vetoes import Comparison, Outcome, Verdict, names_apart, spoken_of, unread, unspoken
 from arb_pipeline.model import Market
 
 __all__ = ["alarms", "blockers"]
 
-_HARMLESS_FIELDS = frozenset({"timezone", "early close", "starts", "deadline", "observation"})
+_HARMLESS_FIELDS = frozenset({"timezone", "early close", "deadline", "observation"})
 """Fields that a mandatory slot covers better, or that change when a contract pays but not what."""
 
 _HARMLESS_CAVEATS = frozenset({"void"})
@@ -57,31 +57,55 @@ def _blockers(
         if item.slot not in _HARMLESS_CAVEATS and item.slot not in family.mandatory:
             yield f"{item.slot}: {item.reason}"
     for item in verdict.with_outcome(Outcome.UNKNOWN):
-        if (item.slot == "actor" and item.weight) or item.slot in {
-            "entity",
-            "coherence",
-            "year",
-            "interval",
-            "numbers",
-            "topic",
-        }:
+        if item.slot not in family.mandatory and not _may_be_left_out(item, sides, verdict, family):
             yield f"{item.slot}: {item.reason or 'known on one side alone'}"
-    for venue, words in (("Kalshi", unspoken(first, second)), ("Polymarket", unspoken(second, first))):
+    for venue, words in (
+        ("Kalshi", unspoken(first, second) | unread(first, second)),
+        ("Polymarket", unspoken(second, first) | unread(second, first)),
+    ):
         if words:
             yield f"topic: only {venue} speaks of {', '.join(sorted(words))}"
-    yield from _terms(diff, family.terms, contest=family.contest)
+    ours, theirs = names_apart(first, second)
+    if ours and theirs and verdict.of("game") is None:
+        yield f"names: {', '.join(sorted(ours))} / {', '.join(sorted(theirs))} only in the other's rules"
+    yield from _terms(diff, sides, family)
 
 
-def _terms(diff: RulesDiff, needed: tuple[str, ...], *, contest: bool) -> Iterator[str]:
+_COVERED_BY = {"editions": ("deadline", "on", "meeting"), "observation": ("deadline", "meeting")}
+"""Slots that another, where it is known to be equal, tells as well."""
+
+
+def _may_be_left_out(item: Comparison, sides: tuple[Slots, Slots], verdict: Verdict, family: Family) -> bool:
+    """Whether it is no open point that one side alone tells a slot."""
+    if item.slot in family.optional:
+        return True
+    if item.slot == "actor":
+        told = item.kalshi or item.polymarket
+        other = sides[1] if item.kalshi is not None else sides[0]
+        if item.kalshi is not None and item.polymarket is not None:
+            return not item.weight
+        return told is not None and spoken_of(tuple(word for word in told.value if word != "be"), other)
+    return any(
+        found is not None and found.outcome is Outcome.EQUAL
+        for found in (verdict.of(slot) for slot in _COVERED_BY.get(item.slot, ()))
+    )
+
+
+def _terms(diff: RulesDiff, sides: tuple[Slots, Slots], family: Family) -> Iterator[str]:
+    needed, contest = family.terms, family.contest
     for line in diff.lines:
-        if line.result is Result.DIFFERS and line.field not in _HARMLESS_FIELDS:
+        if line.field == "starts":
+            if line.result is not Result.EQUAL and "window_start" not in family.optional:
+                yield f"rules: counting starts apart ({line.kalshi or 'not told'} / {line.polymarket or 'not told'})"
+        elif line.result is Result.DIFFERS and line.field not in _HARMLESS_FIELDS:
             yield f"rules: {line.field} differs ({line.kalshi or 'not told'} / {line.polymarket or 'not told'})"
         elif line.result is Result.UNKNOWN and (contest and line.field.startswith("if ")):
             yield f"rules: {line.field} is told on one side alone"
     for field in needed:
         if field == "void":
-            if diff.void_states is None:
-                yield "rules: what a cancelled or tied contest pays is not told"
+            for state in contest_states(*sides):
+                if diff.result(f"if {state}") is not Result.EQUAL and not _spoken_of(diff, f"if {state}"):
+                    yield f"rules: what a contest that is {state} pays is not told"
         elif field != "scope" and diff.result(field) is not Result.EQUAL and _spoken_of(diff, field):
             yield f"rules: {field} is not known to be equal"
 

@@ -34,7 +34,7 @@ from arb_pipeline.model import Event, Market, MatchStatus, Relation, rules_diges
 
 __all__ = ["MATCHER_VERSION", "MIN_SCORE", "Judgement", "Match", "MatchResult", "Memory", "judge", "match"]
 
-MATCHER_VERSION = "families-2"
+MATCHER_VERSION = "families-3"
 """Rises with every change that may change a match."""
 
 _COSINE_WEIGHT = 0.2
@@ -421,7 +421,8 @@ def _with_rules(kalshi: Market, polymarket: Market, first: Slots, second: Slots,
         return judgement
     contests = (family_named(slots.family) for slots in (first, second))
     contest = first.game is not None or second.game is not None or any(one and one.contest for one in contests)
-    diff = compare_rules(kalshi, polymarket, first, second, contest=contest)
+    index = judgement.polymarket_yes_index
+    diff = compare_rules(kalshi, polymarket, first, second, contest=contest, index=index)
     if not judgement.proposed:
         return replace(judgement, rules=diff)
     found = blockers((kalshi, polymarket), (first, second), judgement.verdict, diff)

@@ -45,8 +45,22 @@ _NUMBER_TAIL = r"\s*(?:a |an |the |just |about )*$"
 _BEFORE = tuple(
     (kind, re.compile(rf"(?:{words}){_NUMBER_TAIL}"))
     for kind, words in (
-        ("ge", r"\bat least|>=|≥|\bno (?:less|fewer|lower) than|\bminimum of|\bnot (?:below|less than)"),
-        ("le", r"\bat most|<=|≤|\bno (?:more|higher|greater) than|\bup to|\bnot (?:above|more than)"),
+        (
+            "ge",
+            (
+                r"\bat least|\b(?:at|equal to) or (?:above|over|greater than|higher than|more than)"
+                r"|\b(?:above|greater(?: than)?|higher(?: than)?|more than) or equal to"
+                r"|>=|≥|\bno (?:less|fewer|lower) than|\bminimum of|\bnot (?:below|less than)"
+            ),
+        ),
+        (
+            "le",
+            (
+                r"\bat most|\b(?:at|equal to) or (?:below|under|less than|lower than)"
+                r"|\b(?:below|less(?: than)?|lower(?: than)?|fewer than) or equal to"
+                r"|<=|≤|\bno (?:more|higher|greater) than|\bup to|\bnot (?:above|more than)"
+            ),
+        ),
         ("gt", r"\babove|\bover|\bmore than|\bgreater than|\bhigher than|\bexceeds?|\bexceeding|>|\blarger than"),
         ("lt", r"\bbelow|\bunder|\bless than|\bfewer than|\blower than|<|\bsmaller than"),
         ("eq", r"\bexactly|\bequal to"),

@@ -17,9 +17,9 @@ from arb_pipeline.matching.slots import Slots
 from arb_pipeline.matching.text import fold
 from arb_pipeline.model import Market
 
-__all__ = ["Difference", "Result", "RulesDiff", "Terms", "compare_rules", "terms"]
+__all__ = ["Difference", "Result", "RulesDiff", "Terms", "compare_rules", "contest_states", "terms"]
 
-_HALF, _NOTHING, _UNTOLD = Decimal("0.5"), Decimal(0), Decimal(-1)
+_HALF, _NOTHING, _WHOLE, _UNTOLD = Decimal("0.5"), Decimal(0), Decimal(1), Decimal(-1)
 
 
 class Result(StrEnum):
@@ -130,11 +130,11 @@ _STATES = (
     ("walkover", re.compile(r"\bwalkover\b|\bwithdraw\w*\b|\bforfeit\w*\b")),
     ("nobody", re.compile(
         r"\bno (?:nominee|winner|\d{4} [^.,]{0,40}winner)\b[^.]{0,40}\b(?:announced|declared)\b"
-        r"|\bisn't known\b|\bnot known\b|\bno winner\b")),
+        r"|(?:n't|\bnot) known\b|\bno winner\b")),
     ("died", re.compile(r"\b(?:dies|death|deceased)\b")),
 )  # fmt: skip
 _PAYS = (
-    (_HALF, re.compile(r"\b50[-/ ]50\b|\$?0?\.50?\b|\b50 cents\b|\b50%")),
+    (_HALF, re.compile(r"\b50[-/ ]50\b|(?<![\d.])\$?0?\.50?\b|\b50 cents\b|\b50%")),
     (None, re.compile(r"\bfair (?:market )?(?:price|value)\b|\blast (?:traded|fair) price\b|\brefund|\bvoid(?:ed)?\b")),
     (_NOTHING, re.compile(r"\bresolves? (?:immediately )?(?:to|as)?\s*\"?(?:no|other)\b(?! change)")),
 )
@@ -206,13 +206,29 @@ def _scope(clauses: list[str]) -> Iterator[str]:
 # --- comparing ----------------------------------------------------------------------------------------------
 
 
-def compare_rules(kalshi: Market, polymarket: Market, first: Slots, second: Slots, *, contest: bool) -> RulesDiff:
+def contest_states(first: Slots, second: Slots) -> tuple[str, ...]:
+    """Exceptional states of a contest whose payout both texts have to tell.
+
+    A tie is none where it is an answer of its own, or where a line decides.
+    """
+    ways = [side.ways.value if side.ways is not None else "" for side in (first, second)]
+    kinds = [side.market_type.value if side.market_type is not None else "" for side in (first, second)]
+    lined = all(kind in {"spread", "total"} for kind in kinds)
+    game = first.game is not None or second.game is not None
+    return ("cancelled", "tied") if game and not lined and ways != ["three-way"] * 2 else ("cancelled",)
+
+
+def compare_rules(
+    kalshi: Market, polymarket: Market, first: Slots, second: Slots, *, contest: bool, index: int = 0
+) -> RulesDiff:
     """Compare two markets' rules.
 
     Args:
         kalshi, polymarket: the markets, whose rules texts are read.
         first, second: their slots, for the terms that the question itself tells.
         contest: whether the outcome hangs on a contest, whose silence on exceptional states promises nothing.
+        index: the Polymarket outcome that goes with Kalshi's YES; with 1, a state is equal where one outcome pays what
+            the other leaves of a dollar.
     """
     left, right = terms(kalshi.rules), terms(polymarket.rules)
     lines = [
@@ -228,8 +244,14 @@ def compare_rules(kalshi: Market, polymarket: Market, first: Slots, second: Slot
         _line("starts", left.starts, right.starts),
     ]
     states = sorted(left.void.keys() | right.void.keys())
-    lines += [_void_line(state, left.void, right.void, contest=contest) for state in states]
-    payouts = _payouts(states, left.void, right.void, contest=contest)
+    ours = _Payouts(left.void, contest=contest, affirmative=first.affirmative)
+    theirs = _Payouts(
+        right.void, contest=contest, affirmative=second.affirmative, no_first=fold(polymarket.outcomes[0]) == "no"
+    )
+    lines += [_void_line(state, ours, theirs, index) for state in states]
+    if contest and states:
+        states = sorted({*states, *contest_states(first, second)})
+    payouts = None if contest and not states else _payouts(states, ours, theirs)
     return RulesDiff(tuple(line for line in lines if line.kalshi or line.polymarket), payouts)
 
 
@@ -284,46 +306,56 @@ def _scopes(first: frozenset[str], second: frozenset[str]) -> Difference:
     )  # fmt: skip
 
 
-def _pays(state: str, void: Mapping[str, Decimal | None], *, contest: bool) -> Decimal | None:
-    """What YES pays; a text silent on a state pays nothing for what did not happen, unless it is a contest's."""
-    if state in void:
-        return void[state]
-    return None if contest else _NOTHING
+@dataclass(frozen=True, slots=True)
+class _Payouts:
+    """What a market's first outcome pays in exceptional states.
+
+    Attributes:
+        void: what YES pays, as the text tells.
+        affirmative: whether YES says that something happens, so that silence on what happens instead pays nothing; for
+            a question that is turned round it pays all. A contest's silence promises nothing at all.
+        no_first: whether the venue lists No first.
+    """
+
+    void: Mapping[str, Decimal | None]
+    contest: bool
+    affirmative: bool
+    no_first: bool = False
+
+    def of(self, state: str) -> Decimal | None:
+        """Dollars, None for a price that is not fixed."""
+        if state in self.void:
+            pays = self.void[state]
+        elif self.contest:
+            return None
+        else:
+            pays = _NOTHING if self.affirmative else _WHOLE
+        return pays if pays is None or not self.no_first else 1 - pays
+
+    def text(self, state: str) -> str:
+        """For people."""
+        if state not in self.void:
+            return "not told"
+        value = self.of(state)
+        return "a price that is not fixed" if value is None else f"pays {value:.2f}"
 
 
-def _void_line(
-    state: str, first: Mapping[str, Decimal | None], second: Mapping[str, Decimal | None], *, contest: bool
-) -> Difference:
-    shown = [_payout_text(state, void) for void in (first, second)]
-    pays = [_pays(state, void, contest=contest) for void in (first, second)]
-    if None in pays:
-        both_told = state in first and state in second
-        differs = both_told and pays[0] != pays[1]
-        return Difference(f"if {state}", shown[0], shown[1], Result.DIFFERS if differs else Result.UNKNOWN)
-    return Difference(f"if {state}", shown[0], shown[1], Result.EQUAL if pays[0] == pays[1] else Result.DIFFERS)
+def _void_line(state: str, first: _Payouts, second: _Payouts, index: int) -> Difference:
+    ours, theirs = first.of(state), second.of(state)
+    shown = first.text(state), second.text(state)
+    if ours is None or theirs is None:
+        both_told = state in first.void and state in second.void
+        differs = both_told and ours != theirs
+        return Difference(f"if {state}", *shown, Result.DIFFERS if differs else Result.UNKNOWN)
+    equal = ours == (1 - theirs if index else theirs)
+    return Difference(f"if {state}", *shown, Result.EQUAL if equal else Result.DIFFERS)
 
 
-def _payout_text(state: str, void: Mapping[str, Decimal | None]) -> str:
-    if state not in void:
-        return "not told"
-    value = void[state]
-    return "a price that is not fixed" if value is None else f"pays {value:.2f}"
-
-
-def _payouts(
-    states: list[str],
-    first: Mapping[str, Decimal | None],
-    second: Mapping[str, Decimal | None],
-    *,
-    contest: bool,
-) -> Mapping[str, tuple[Decimal, Decimal]] | None:
-    """YES payouts by state. Nothing told of a contest is no promise that nothing can happen."""
-    if contest and not states:
-        return None
+def _payouts(states: list[str], first: _Payouts, second: _Payouts) -> Mapping[str, tuple[Decimal, Decimal]]:
+    """What the first outcomes pay by state."""
     found: dict[str, tuple[Decimal, Decimal]] = {}
     for state in states:
-        left = _ends(_pays(state, first, contest=contest))
-        right = _ends(_pays(state, second, contest=contest))
+        left, right = _ends(first.of(state)), _ends(second.of(state))
         for number, (one, other) in enumerate((one, other) for one in left for other in right):
             name = state if len(left) * len(right) == 1 else f"{state} ({'abcd'[number]})"
             found[name] = one, other

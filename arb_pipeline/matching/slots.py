@@ -81,6 +81,7 @@ class Slots(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         death: whether leaving office by death counts, ``counts`` or ``excluded``.
         actor: who does it, as the title puts it right before the verb; ``be`` in front where it is done to them.
         ordinal: the place in an order of size, ``first`` for the largest.
+        qualifier: words of the title that pick one of several: ``first``, ``last``, ``most``, ``fewest``.
         quarter: the quarter of a year that a statistic or a report is of, ``Q1`` to ``Q4``.
         duration: how long something has to last or to be for, ``any`` where any length will do.
         topic: words that no other slot reads, names and common words alike.
@@ -129,6 +130,7 @@ class Slots(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     quarter: Fact[str] | None = None
     actor: Fact[tuple[str, ...]] | None = None
     ordinal: Fact[str] | None = None
+    qualifier: Fact[frozenset[str]] | None = None
     numbers: Fact[frozenset[Decimal]] | None = None
     affirmative: bool = True
     incomplete: bool = False
@@ -158,10 +160,10 @@ class Proposition:
 
 def propositions(event: Event, market: Market) -> tuple[Proposition, ...]:
     """What each outcome that states something says: YES alone, or both where the venue names the outcomes."""
-    indices = (0,) if _yes_no(market) else (0, 1)
+    if _yes_no(market):
+        index = [normalise(name).text for name in market.outcomes].index("yes")
+        return (Proposition(index, _generic(event, market, index)),)
     first = _generic(event, market, 0)
-    if len(indices) == 1:
-        return (Proposition(0, first),)
     return Proposition(0, first), Proposition(1, _other_outcome(event, market, first))
 
 
@@ -249,6 +251,10 @@ _SHORT_ORDINALS = {"2nd": "second", "3rd": "third", "4th": "fourth", "5th": "fif
 _SUPERLATIVE = re.compile(
     r"(?:\b(?P<place>second|third|fourth|fifth|2nd|3rd|4th|5th)[- ])?"
     r"\b(?:largest|biggest|richest|highest[- ]grossing|most (?:valuable|popular|streamed|seats))\b"
+)
+_QUALIFIER = re.compile(
+    r"\b(?<!at )(first|last|most|fewest)\b"
+    r"(?! (?:half|quarter|inning|set|round|five|5|lady|day|time|place|trad|price|valuable|recent|likely|to|out))"
 )
 _ORDINALS = ("first", "second", "third", "fourth")
 _QUARTER = re.compile(rf"\bq([1-4])\b|\b({'|'.join(_ORDINALS)}) quarter (?:of )?(?:20\d\d|gdp|earnings|real)")
@@ -340,6 +346,7 @@ def _generic(event: Event, market: Market, index: int) -> Slots:
         quarter=_quarter(texts),
         actor=_actor(texts, action),
         ordinal=_ordinal(texts),
+        qualifier=_qualifier(texts),
         source_class=_first(vocabulary.SOURCES, (*sources, ("rules", texts.rules))),
         period=_first(vocabulary.PERIODS, sources) or _period_of(market, market_type),
         round=_first(vocabulary.ROUNDS, sources),
@@ -532,8 +539,7 @@ def _interval(market: Market, texts: _Texts, index: int, direction: Fact[Directi
     if (line := _line_interval(market, index)) is not None:
         return line
     if (spread := _TITLE_SPREAD.search(texts.title)) and (points := _decimal(spread[1])) is not None:
-        margin = Interval(-points, None, low_closed=False, high_closed=False, unit="score")
-        return Fact(on_grid(margin), "title", spread.group())
+        return _spread_interval(market, index, texts.title, spread, points)
     unit = _unit_of(texts)
     for source, text in (*texts.short(), ("event_title", texts.event_title)):
         if text and (interval := interval_of(text)) is not None:
@@ -542,6 +548,22 @@ def _interval(market: Market, texts: _Texts, index: int, direction: Fact[Directi
                 continue
             return Fact(interval, source, text[:80])
     return None
+
+
+def _spread_interval(
+    market: Market, index: int, title: str, spread: re.Match[str], points: Decimal
+) -> Fact[Interval] | None:
+    """The margin that an outcome needs where the title gives one side's points; None where it is not told whose."""
+    if _yes_no(market):
+        needed = -points
+    else:
+        before = words(title[: spread.start()])
+        named = [bool(before.intersection(_name_tokens(name))) for name in market.outcomes]
+        if named.count(True) != 1:
+            return None
+        needed = -points if named[index] else points
+    margin = Interval(needed, None, low_closed=False, high_closed=False, unit="score")
+    return Fact(on_grid(margin), "title", spread.group())
 
 
 def _listed_interval(market: Market, texts: _Texts) -> Fact[Interval] | None:
@@ -797,6 +819,12 @@ def _ordinal(texts: _Texts) -> Fact[str] | None:
         if match := _SUPERLATIVE.search(fold(text)):
             return Fact(_SHORT_ORDINALS.get(match["place"], match["place"] or "first"), source, match.group())
     return None
+
+
+def _qualifier(texts: _Texts) -> Fact[frozenset[str]] | None:
+    """First, last or most of several, where no other slot reads the word."""
+    found = frozenset(_QUALIFIER.findall(normalise(masked_dates(texts.titles)).text))
+    return Fact(found, "title", " ".join(sorted(found))) if found else None
 
 
 def _actor(texts: _Texts, action: Fact[Action] | None) -> Fact[tuple[str, ...]] | None:

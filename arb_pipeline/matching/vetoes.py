@@ -20,9 +20,22 @@ import msgspec
 from arb_pipeline.matching.numbers import Interval
 from arb_pipeline.matching.slots import Direction, Fact, Observation, Slots
 from arb_pipeline.matching.text import deciding_sentence, fold, fold_spelling, tokenise, words
-from arb_pipeline.matching.vocabulary import DISTINGUISHING, FUNCTION_WORDS, TOPICLESS, Action
+from arb_pipeline.matching.vocabulary import COMPARATIVES, DISTINGUISHING, FUNCTION_WORDS, TELLING, TOPICLESS, Action
 
-__all__ = ["AGAINST", "Comparison", "Outcome", "Verdict", "compare", "ruled_out", "same_name", "unspoken"]
+__all__ = [
+    "AGAINST",
+    "TYPED",
+    "Comparison",
+    "Outcome",
+    "Verdict",
+    "compare",
+    "names_apart",
+    "ruled_out",
+    "same_name",
+    "spoken_of",
+    "unread",
+    "unspoken",
+]
 
 _DAY = timedelta(days=1)
 _START_SURE = timedelta(hours=3)
@@ -171,6 +184,7 @@ def _foreign_names(side: Slots, other: Slots) -> bool:
 
 
 _SINGLE_INSTANT = frozenset({Observation.POINT, Observation.SEQUENCE})
+_OVER_TIME = frozenset({Observation.TOUCH, Observation.WINDOW, Observation.SEQUENCE})
 
 
 def _settled(item: Comparison, kalshi: Slots, polymarket: Slots) -> Comparison:
@@ -179,9 +193,18 @@ def _settled(item: Comparison, kalshi: Slots, polymarket: Slots) -> Comparison:
     nested = item.slot in {"deadline", "window_start"} and item.outcome in {Outcome.NARROWER, Outcome.WIDER}
     if nested and (observed & _SINGLE_INSTANT or _exact_count(kalshi) or _exact_count(polymarket)):
         return msgspec.structs.replace(item, outcome=Outcome.VETO, weight=0.0)
+    if item.slot == "interval" and item.outcome is Outcome.COMPLEMENT and _over_time(kalshi, polymarket, observed):
+        # A price can touch both sides of a threshold, and neither.
+        reason = "both can be true at different times"
+        return msgspec.structs.replace(item, outcome=Outcome.VETO, weight=0.0, reason=reason)
     if item.slot == "interval" and item.outcome is Outcome.DISJOINT and observed != {Observation.POINT}:
         return msgspec.structs.replace(item, outcome=Outcome.VETO)
     return item
+
+
+def _over_time(kalshi: Slots, polymarket: Slots, observed: set[Observation]) -> bool:
+    touched = any(side.interval is not None and side.interval.value.touch for side in (kalshi, polymarket))
+    return touched or bool(observed & _OVER_TIME)
 
 
 def _exact_count(slots: Slots) -> bool:
@@ -199,6 +222,48 @@ def unspoken(slots: Slots, other: Slots) -> frozenset[str]:
     )
 
 
+def unread(slots: Slots, other: Slots) -> frozenset[str]:
+    """Words of a title that a slot should carry and none does, and that the other market's titles do not have.
+
+    A word is passed over as read only where it was read: "title" is of no interest unless nothing says which.
+    """
+    carried: set[str] = set()
+    for name, fact in slots.facts():
+        if name == "interval":
+            # Its text is the whole title, of which it reads the comparator and the unit.
+            carried |= COMPARATIVES
+        elif name == "action" and fact.value in _SPANNING:
+            ends = fact.text.split()
+            carried |= words(f"{ends[0]} {ends[-1]}")
+        elif fact.source != "rules":
+            carried |= words(fact.text)
+    return frozenset(
+        word
+        for word in (slots.title_words & TELLING) - carried
+        if not _related(word, other.topic) and not _titled(word, other, related=True)
+    )
+
+
+def names_apart(kalshi: Slots, polymarket: Slots) -> tuple[frozenset[str], frozenset[str]]:
+    """Names of each side's titles that are in no title of the other: the rules may speak of them in passing."""
+    first, second = (
+        frozenset(word for word in (side.names & side.topic) - TOPICLESS if not _titled(word, other))
+        for side, other in ((kalshi, polymarket), (polymarket, kalshi))
+    )
+    return first, second
+
+
+def spoken_of(name: tuple[str, ...], other: Slots) -> bool:
+    """Whether the texts of a market hold every word of a name."""
+    return all(_spoken(word, other) for word in name)
+
+
+def _titled(word: str, slots: Slots, *, related: bool = False) -> bool:
+    """Whether a title of a market, its event's included, holds a word."""
+    check = _related if related else _found
+    return any(check(word, words(text)) for text in slots.context if text != slots.rules)
+
+
 Check = tuple[Outcome, float, str]
 """(outcome, weight, reason)."""
 
@@ -206,6 +271,15 @@ Check = tuple[Outcome, float, str]
 def _same(weight: float) -> Callable[[Any, Any], Check]:
     def check(first: Any, second: Any) -> Check:
         return (Outcome.EQUAL, weight, "") if first == second else (Outcome.VETO, 0.0, f"{first} is not {second}")
+
+    return check
+
+
+def _alike(weight: float) -> Callable[[frozenset[Any], frozenset[Any]], Check]:
+    def check(first: frozenset[Any], second: frozenset[Any]) -> Check:
+        if first == second:
+            return Outcome.EQUAL, weight, ""
+        return Outcome.VETO, 0.0, f"{_listing(first)} is not {_listing(second)}"
 
     return check
 
@@ -344,6 +418,19 @@ def _duration(first: str, second: str) -> Check:
     return Outcome.VETO, 0.0, f"{first} is not {second}"
 
 
+_WRITTEN = {"announced": "announcement", "effective": "effect"}
+
+
+def _evidence(first: str, second: str) -> Check:
+    """Which step is enough. What the rules alone tell of it says nothing against a title that tells nothing."""
+    ours, theirs = _WRITTEN.get(first, first), _WRITTEN.get(second, second)
+    if ours != theirs and "act" in (first, second) and {first, second} & {"announcement", "effect"}:
+        return Outcome.UNKNOWN, 0.0, f"{first} is not {second}"
+    if {ours, theirs} == {"effect", "announcement"} and {first, second} & _WRITTEN.keys():
+        return Outcome.VETO, 0.0, f"{first} is not {second}"
+    return _ranked(0.25, "effect", "announcement")(ours, theirs)
+
+
 _OFFICE_HOLDERS = frozenset({"president", "pm", "government", "administration", "congress", "king", "pope"})
 
 
@@ -382,7 +469,7 @@ _CHECKS: tuple[tuple[str, Callable[[Any, Any], Check], float], ...] = (
     ("start", _start, 0.0),
     ("object", _nested(1.0), -1.0),
     ("mode", _ranked(0.25, "in person", "federal", "pardon alone", "any"), 0.0),
-    ("evidence", _ranked(0.25, "effect", "announcement"), 0.0),
+    ("evidence", _evidence, 0.0),
     ("gender", _same(0.25), 0.0),
     ("format", _same(0.25), 0.0),
     ("party", _same(0.5), -0.25),
@@ -396,8 +483,13 @@ _CHECKS: tuple[tuple[str, Callable[[Any, Any], Check], float], ...] = (
     ("quarter", _same(0.5), -1.0),
     ("actor", _actor, 0.0),
     ("ordinal", _same(0.25), 0.0),
+    ("qualifier", _alike(0.25), -0.25),
 )
 """(slot, comparison of two known values, weight where one side alone knows it)."""
+
+
+TYPED = frozenset(slot for slot, _, _ in _CHECKS)
+"""Slots that have a comparison of their own."""
 
 
 def _typed(kalshi: Slots, polymarket: Slots) -> Iterator[Comparison]:
@@ -451,7 +543,7 @@ def _who(kalshi: Slots, polymarket: Slots, *, two_way: bool) -> Iterator[Compari
     if first is not None and second is not None:
         if same_name(first.value, second.value):
             yield Comparison("subject", first, second, Outcome.EQUAL, 4.0)
-        elif game_equal and two_way and "draw" not in (*first.value, *second.value):
+        elif game_equal and two_way and _plain_winner(kalshi, polymarket):
             yield Comparison("subject", first, second, Outcome.COMPLEMENT, 3.0, "the other side of a two-way contest")
         else:
             yield Comparison(
@@ -459,6 +551,15 @@ def _who(kalshi: Slots, polymarket: Slots, *, two_way: bool) -> Iterator[Compari
             )
     elif first is not None or second is not None:
         yield _one_subject(kalshi, polymarket, in_game=game_equal)
+
+
+def _plain_winner(kalshi: Slots, polymarket: Slots) -> bool:
+    """Whether both ask who wins and nothing more: one side's not winning by so much is no win of the other."""
+    sides = (kalshi, polymarket)
+    if any(side.subject is not None and "draw" in side.subject.value for side in sides):
+        return False
+    moneyline = all(side.market_type is not None and side.market_type.value == "moneyline" for side in sides)
+    return moneyline or all(side.interval is None and side.market_type is None for side in sides)
 
 
 _SIDE_UNTOLD = -8.0
@@ -517,6 +618,11 @@ def _spoken(word: str, slots: Slots, *, related: bool = False) -> bool:
     return any(check(word, words(text)) for text in slots.context)
 
 
+def _decides(word: str, slots: Slots) -> bool:
+    """Whether a word is in the sentence that decides a market; in its rules, where none is found."""
+    return _found(word, words(deciding_sentence(slots.rules) or slots.rules))
+
+
 def _related(word: str, among: frozenset[str]) -> bool:
     """Whether a common word or another form of it is among others."""
     return _found(word, among) or (
@@ -534,6 +640,12 @@ def _topic(kalshi: Slots, polymarket: Slots) -> Iterator[Comparison]:
     )
     lost_first = frozenset(word for word in (kalshi.names & first_topic) - skip if not _spoken(word, polymarket))
     lost_second = frozenset(word for word in (polymarket.names & second_topic) - skip if not _spoken(word, kalshi))
+    ours, theirs = names_apart(kalshi, polymarket)
+    # What the other's rules say beside the question ("a deal for Cumulus does not count") is no answer to a title.
+    unsaid_first = lost_first | frozenset(word for word in ours & first_topic if not _decides(word, polymarket))
+    unsaid_second = lost_second | frozenset(word for word in theirs & second_topic if not _decides(word, kalshi))
+    if unsaid_first and unsaid_second:
+        lost_first, lost_second = unsaid_first, unsaid_second
     if lost_first and lost_second:
         reason = f"{_listing(lost_first)} is not {_listing(lost_second)}"
         if _same_contest(kalshi, polymarket):
@@ -573,7 +685,23 @@ def _acting(slots: Slots, other: Slots) -> frozenset[str]:
     """Words that say what both say in other words ("IPO" and "go public"): the action has compared them."""
     if slots.action is None or other.action is None or slots.action.value is not other.action.value:
         return frozenset()
+    if slots.action.value in _SPANNING:
+        return frozenset()
     return words(slots.action.text) - other.title_words
+
+
+_SPANNING = frozenset(
+    {
+        Action.MARGIN,
+        Action.REACH_FINAL,
+        Action.PLAYOFFS,
+        Action.ELECTED,
+        Action.RUN,
+        Action.WIN_DIVISION,
+        Action.CHAMBER,
+    }
+)
+"""Acts whose words may stand apart ("win the special election"): what is between them is not theirs."""
 
 
 def _coordinated(kalshi: Slots, polymarket: Slots) -> Iterator[Comparison]:

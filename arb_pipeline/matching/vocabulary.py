@@ -12,6 +12,7 @@ __all__ = [
     "ACTIONS",
     "ALIASES",
     "ASSETS",
+    "COMPARATIVES",
     "COMPETITIONS",
     "CONTEST_WORDS",
     "DISTINGUISHING",
@@ -28,6 +29,7 @@ __all__ = [
     "ROUNDS",
     "SOURCES",
     "STATES",
+    "TELLING",
     "TOPICLESS",
     "Action",
     "Choices",
@@ -113,6 +115,7 @@ class Action(StrEnum):
     CHARGE = "charge"
     ARREST = "arrest"
     JAIL = "jail"
+    SENTENCE = "sentence"
     PEACE = "peace"
     CONVICT = "convict"
     SUE = "sue"
@@ -191,13 +194,14 @@ ACTIONS: Choices[Action] = _choices(
             r"|elections? winner|(?:presidential|senate|gubernatorial|mayoral|governor) winner"
         ),
     ),
-    (Action.WIN_DIVISION, _pattern(r"wins? the (?:\w+ ){0,3}(?:division|conference|pennant|group)")),
+    (Action.WIN_DIVISION, _pattern(r"wins? the (?:\w+ ){0,3}(?:division|conference|pennant|group)|wins? group \w+")),
     (Action.PARDON, _pattern(r"pardon(?:s|ed)?|clemency|commut(?:e|es|ed|ation)")),
     (Action.IMPEACH, _pattern(r"impeach(?:es|ed|ment)?")),
     (Action.CONVICT, _pattern(r"convict(?:ed|ion)?|found guilty|contempt")),
     (Action.CHARGE, _pattern(r"charged|indict(?:ed|ment)?")),
     (Action.ARREST, _pattern(r"arrest(?:ed)?|detained|in custody")),
-    (Action.JAIL, _pattern(r"jail(?:ed)?|imprisoned|prison|sentenced")),
+    (Action.SENTENCE, _pattern(r"sentenced|(?:prison|jail) sentence")),
+    (Action.JAIL, _pattern(r"jail(?:ed)?|imprisoned|prison")),
     (Action.SUE, _pattern(r"sues?|lawsuit")),
     (Action.ENDORSE, _pattern(r"endorses?")),
     (Action.RUN, _pattern(r"(?:announces?|declares?|presidential|enters?) (?:\w+ ){0,2}(?:run|candidacy)|runs? for")),
@@ -246,7 +250,6 @@ METRICS: Choices[str] = _choices(
     ("lower bound", _pattern(r"lower (?:bound|limit)")),
     ("upper bound", _pattern(r"upper (?:bound|limit)")),
     ("core cpi", _pattern(r"core (?:cpi|inflation)")),
-    ("core pce", _pattern(r"core pce")),
     ("core pce", _pattern(r"core pce")),
     ("pce", _pattern(r"pce|personal consumption expenditures")),
     ("ppi", _pattern(r"ppi|producer price index")),
@@ -334,8 +337,12 @@ PARTIES: Choices[str] = _choices(
 OFFICES: Choices[str] = _choices(
     ("vice president", _pattern(r"vice[- ]president(?:ial)?|vice[- ]presidency|running mate")),
     ("president", _pattern(r"president(?:ial)?|presidency")),
+    ("state senate", _pattern(r"state senat(?:e|or|orial)")),
+    ("state house", _pattern(r"state (?:house|assembly)")),
     ("senate", _pattern(r"senat(?:e|or|orial)")),
-    ("house", _pattern(r"house of representatives|congressional district|[a-z]{2}-\d{1,2}")),
+    ("house", _pattern(r"(?<!white )house|congressional district|[a-z]{2}-\d{1,2}")),
+    ("lieutenant governor", _pattern(r"lieutenant governor|lt\.? governor")),
+    ("attorney general", _pattern(r"attorney general")),
     ("governor", _pattern(r"governor(?:ship)?|gubernatorial")),
     ("mayor", _pattern(r"mayor(?:al|alty)?")),
     ("supreme court", _pattern(r"supreme court")),
@@ -413,7 +420,7 @@ STATES = re.compile(rf"\b(?:{'|'.join(name.replace('_', ' ') for name in sorted(
 
 DISTINGUISHING = _word_set(
     "north south east west northern southern eastern western jr sr ii iii iv women ladies u21 u20 u19 u17 "
-    "reserves equatorial bissau papua"
+    "reserves equatorial bissau papua state tech a&m inter ac real atletico city united dr republic"
 )
 """Words that make another name of a name: a name with and one without never mean the same."""
 
@@ -449,6 +456,18 @@ TOPICLESS = _word_set(
     "margin draw tie team teams pro men mens women professional high low highest lowest maximum minimum max "
     "min upper bound jan january feb february mar march apr april may jun june jul july aug august sep sept "
     "september oct october nov november dec december monday tuesday wednesday thursday friday saturday sunday "
-    "noon midnight inclusive midterm midterms fc cf sc afc temp temperature interest wil"
+    "noon midnight inclusive midterm midterms fc cf sc afc temp temperature interest"
 )
 """Words that typed slots already read, or that say nothing of the topic."""
+
+COMPARATIVES = _word_set("least most more less greater fewer larger higher lower exactly equal equals points point")
+"""Words that say which numbers an interval holds."""
+
+TELLING = COMPARATIVES | _word_set(
+    "first last next final finals season seasons round title announce announces announced announcement sign signed "
+    "team teams professional race runs running draw tie margin total spread bound match matches tournament event "
+    "nominated primary change changes unchanged highest lowest maximum minimum champion champions championship "
+    "elected leave leaves leaving depart ousted removed resign resigns fire fired visit visits meet meets sue sues "
+    "pardon pardoned pardons nominee nomination"
+)
+"""Words without a topic that make another question of a question where no slot carries them."""

@@ -33,6 +33,10 @@ EXAMPLES: dict[str, tuple[Event, ...]] = {
     "temperature_bracket": (kalshi("Will the high temp in Denver be >49° on Nov 30, 2026?"),),
     "meeting": (kalshi("Ann Lee and Bob Ray meet before 2027?"),),
     "visit": (kalshi("Will Ann Lee visit Peru before 2027?"), polymarket("Will Ann Lee enter Peru by June 30, 2026?")),
+    "repeatable_act": (
+        kalshi("Will Ann Lee be arrested before Jan 1, 2027?"),
+        polymarket("Will Ann Lee be arrested by December 31, 2026?"),
+    ),
     "act_by_deadline": (
         kalshi("Will Ann Lee be pardoned before 2027?"),
         polymarket("Will Acme go public by June 30, 2026?"),

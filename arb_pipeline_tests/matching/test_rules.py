@@ -58,6 +58,19 @@ def test_silence_is_nothing_for_an_event_and_unknown_for_a_contest() -> None:
     assert compared(rule, rule).void_states == {}
 
 
+def test_a_line_is_no_payout() -> None:
+    assert "tied" not in terms("If over 2.5 goals are scored, a draw included, then Yes.").void
+
+
+def test_silence_of_a_question_that_is_turned_round_pays_all() -> None:
+    left = kalshi("Will Ann Lee visit Peru before 2027?", rules="If Ann Lee dies, the market resolves to No.")
+    right = polymarket("Will Ann Lee not visit Peru before 2027?", rules="If she does not, Yes.")
+    slots = [propositions(event, event.markets[0])[0].slots for event in (left, right)]
+    diff = compare_rules(left.markets[0], right.markets[0], slots[0], slots[1], contest=False, index=1)
+    assert diff.result("if died") is Result.EQUAL
+    assert diff.void_states == {"died": (NOTHING, ONE)}
+
+
 @pytest.mark.parametrize(
     ("first", "second", "result"),
     [

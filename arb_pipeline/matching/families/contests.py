@@ -28,7 +28,27 @@ _TITLE = re.compile(
     r"|wimbledon|derby|trophy|bowl|eurovision|world series|season|conference|division|pennant|invitational|classic"
     r"|olympics?|medal|tour de france|drivers'? |constructors'?)\b"
 )
+_TENNIS = {"wimbledon", "us open", "french open", "australian open"}
+_PAIRS = re.compile(r"\b(?:doubles|pairs?|duo|golf|chess)\b")
 _LOWER_STAGE = {Action.REACH_FINAL, Action.REACH_SEMIFINAL, Action.PLAYOFFS, Action.ADVANCE, Action.WIN_DIVISION}
+
+_OF_THE_GAME = (
+    "action",
+    "ways",
+    "competition",
+    "round",
+    "editions",
+    "gender",
+    "on",
+    "clock",
+    "deadline",
+    "observation",
+    "place",
+)
+"""What the two sides, the start of a game and what its tie pays settle."""
+
+_OF_THE_EDITION = ("deadline", "observation", "on", "start", "window_start")
+"""What the year of a yearly contest settles."""
 
 
 def _ways(reading: Reading) -> Fact[str] | None:
@@ -113,13 +133,30 @@ def _tournament_winner(reading: Reading) -> Slots | None:
         return None
     if _TITLE.search(reading.around) is None and slots.competition is None:
         return None
-    return replace(slots, subject=subject)
+    return replace(slots, subject=subject, format=slots.format or _singles(reading))
+
+
+def _singles(reading: Reading) -> Fact[str] | None:
+    """A tennis tournament is that of the singles where no text speaks of pairs."""
+    competition = reading.slots.competition
+    if competition is None or competition.value not in _TENNIS or _PAIRS.search(f"{reading.around} {reading.rules}"):
+        return None
+    return Fact("singles", "family", competition.text)
 
 
 FAMILIES = (
-    Family("spread_total", _spread_total, ("game", "interval", "market_type", "period", "start"), ("void",), True),
-    Family("game_winner", _game_winner, ("game", "subject", "market_type", "period", "start"), ("void",), contest=True),
-    Family("series_advance", _series_advance, ("subject", "action"), ("void",), contest=True),
-    Family("award", _award, ("subject", "action", "editions"), exclusive=True),
-    Family("tournament_winner", _tournament_winner, ("subject", "action", "editions"), exclusive=True),
-)
+    Family(
+        "spread_total", _spread_total, ("game", "interval", "market_type", "period", "start"), ("void",), contest=True,
+        optional=_OF_THE_GAME,
+    ),
+    Family(
+        "game_winner", _game_winner, ("game", "subject", "market_type", "period", "start"), ("void",), contest=True,
+        optional=_OF_THE_GAME,
+    ),
+    Family("series_advance", _series_advance, ("subject", "action"), ("void",), contest=True, optional=("start",)),
+    Family("award", _award, ("subject", "action", "editions"), exclusive=True, optional=("evidence", *_OF_THE_EDITION)),
+    Family(
+        "tournament_winner", _tournament_winner, ("subject", "action", "editions"), exclusive=True,
+        optional=_OF_THE_EDITION,
+    ),
+)  # fmt: skip

@@ -1,10 +1,12 @@
 """Rate decisions, published statistics, prices at a time or touched, closes of indices, temperatures."""
 
 import re
+from decimal import Decimal
 
 from msgspec.structs import replace
 
 from arb_pipeline.matching.families.reading import Family, Reading
+from arb_pipeline.matching.numbers import Interval
 from arb_pipeline.matching.slots import Direction, Fact, Observation, Slots
 
 __all__ = ["FAMILIES"]
@@ -14,17 +16,17 @@ _PRINTS = {
     "job openings", "housing starts", "home sales", "ism", "consumer sentiment",
 }  # fmt: skip
 _COINS = {
-    "bitcoin", "ethereum", "solana", "xrp", "dogecoin", "cardano", "litecoin", "bnb", "avalanche", "chainlink token",
-    "sui", "hyperliquid",
+    "bitcoin", "ethereum", "solana", "xrp", "dogecoin", "cardano", "litecoin", "bnb", "sui", "hyperliquid",
 }  # fmt: skip
-_INDICES = {"s&p 500", "nasdaq 100", "nasdaq composite", "dow", "russell 2000", "vix", "nikkei", "ftse", "dax"}
-_GOODS = {"gold", "silver", "wti", "brent", "natural gas", "copper", "eurusd", "usdjpy", "treasury"}
+_INDICES = {"s&p 500", "nasdaq 100", "nasdaq composite", "dow", "russell 2000", "vix", "nikkei"}
+_GOODS = {"gold", "silver", "wti", "brent", "natural gas", "copper", "eurusd", "usdjpy"}
 _BASIS = (
-    ("year over year", re.compile(r"\b(?:year[- ]over[- ]year|yoy|y/y|annual(?:ly|i[sz]ed)?|12[- ]month|yearly)\b")),
+    ("annualized", re.compile(r"\b(?:annuali[sz]ed|adjusted annual rate|saar)\b")),
+    ("year over year", re.compile(r"\b(?:year[- ]over[- ]year|yoy|y/y|annual(?:ly)?|12[- ]month|yearly)\b")),
     ("month over month", re.compile(r"\b(?:month[- ]over[- ]month|mom|m/m|monthly|one[- ]month)\b")),
     ("quarter over quarter", re.compile(r"\b(?:quarter[- ]over[- ]quarter|qoq|q/q|quarterly)\b")),
 )
-_UNSCHEDULED = re.compile(r"\b(?:emergency|unscheduled|inter-?meeting)\b")
+_ANY_MOVE = Interval(Decimal(0), None, low_closed=False, high_closed=False, unit="bps")
 
 
 def _fed_decision(reading: Reading) -> Slots | None:
@@ -33,17 +35,18 @@ def _fed_decision(reading: Reading) -> Slots | None:
         return None
     if not re.search(r"\bfed\b|federal reserve|fomc|federal funds|interest rate", reading.around):
         return None
-    held = slots.direction is not None and slots.direction.value is Direction.HOLD
-    return replace(slots, interval=None) if held else slots
+    direction = slots.direction.value if slots.direction is not None else None
+    if direction is Direction.HOLD:
+        return replace(slots, interval=None)
+    if direction in {Direction.CUT, Direction.HIKE} and slots.interval is None:
+        return replace(slots, interval=Fact(_ANY_MOVE, "family", "of any size"))
+    return slots
 
 
 def _macro_print(reading: Reading) -> Slots | None:
     slots = reading.slots
     if slots.metric is None or slots.metric.value not in _PRINTS or slots.interval is None:
         return None
-    if slots.observation is not None and slots.observation.value is not Observation.POINT:
-        return replace(slots, period=slots.period or _basis(reading))
-    # A print is looked at once, whenever it is published: "in December 2026" names its month, not a deadline.
     return replace(slots, period=slots.period or _basis(reading))
 
 
@@ -98,9 +101,11 @@ def _temperature(reading: Reading) -> Slots | None:
 
 FAMILIES = (
     Family("temperature_bracket", _temperature, ("metric", "interval", "on", "station", "source_class")),
-    Family("fed_decision", _fed_decision, ("meeting", "direction"), ("unscheduled", "rounding"), exclusive=True),
-    Family("macro_print", _macro_print, ("metric", "interval", "period", "editions"), ("source",)),
+    Family("fed_decision", _fed_decision, ("meeting", "direction"), ("unscheduled", "rounding"), exclusive=True,
+           optional=("on", "deadline", "clock", "editions", "metric")),
+    Family("macro_print", _macro_print, ("metric", "interval", "period", "editions"), ("source",),
+           optional=("on", "deadline", "clock", "observation")),
     Family("crypto_touch", _price_touch, ("asset", "interval", "deadline", "source_class")),
     Family("crypto_point", _crypto_point, ("asset", "interval", "on", "clock", "source_class")),
     Family("index_close", _index_close, ("asset", "interval", "on", "source_class")),
-)
+)  # fmt: skip

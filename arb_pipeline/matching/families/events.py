@@ -14,9 +14,22 @@ _ACTS = {
     Action.PARDON, Action.IMPEACH, Action.CHARGE, Action.CONVICT, Action.SUE, Action.ENDORSE, Action.RUN,
     Action.RECOGNISE, Action.BUY, Action.ACQUIRE, Action.CONFIRM, Action.JOIN, Action.DEFAULT, Action.DOWNGRADE,
     Action.ABOLISH, Action.CEASEFIRE, Action.RELEASE, Action.IPO, Action.ANNOUNCE, Action.INVADE, Action.STRIKE,
-    Action.SIGN, Action.ARREST, Action.JAIL, Action.PEACE,
+    Action.SIGN, Action.ARREST, Action.JAIL, Action.SENTENCE, Action.PEACE,
 }  # fmt: skip
 
+_REPEATABLE = {
+    Action.CHARGE, Action.SUE, Action.ENDORSE, Action.BUY, Action.ACQUIRE, Action.CEASEFIRE, Action.RELEASE,
+    Action.ANNOUNCE, Action.INVADE, Action.STRIKE, Action.SIGN, Action.ARREST, Action.JAIL, Action.PEACE,
+    Action.DEFAULT, Action.DOWNGRADE,
+}  # fmt: skip
+"""Acts that may have happened before too, so that it matters from when they count."""
+
+_STEPS = (
+    ("announced", Action.ANNOUNCE, re.compile(r"\b(?:announce(?:s|d|ments?)?|declare[sd]?)\b")),
+    ("signed", Action.SIGN, re.compile(r"\b(?:sign(?:s|ed|ing)?|ratif(?:y|ies|ied))\b")),
+    ("filed", None, re.compile(r"\b(?:files?|filed|filing)\b")),
+    ("effective", None, re.compile(r"\b(?:(?:takes?|come[s]? into|goes into|in) (?:effect|force)|effective)\b")),
+)
 _PROSECUTED = {Action.CHARGE, Action.CONVICT}
 _FEDERAL = re.compile(r"\bfederal(?:ly)?\b")
 _CLEMENCY = re.compile(r"\b(?:commut\w+|reprieve|clemency)\b")
@@ -38,9 +51,25 @@ def _act(reading: Reading) -> Slots | None:
     slots = reading.slots
     if slots.action is None or slots.action.value not in _ACTS or slots.deadline is None or slots.interval is not None:
         return None
+    mode = slots.mode
     if slots.action.value in _PROSECUTED:
-        return replace(slots, mode=_jurisdiction(reading))
-    return replace(slots, mode=_clemency(reading)) if slots.action.value is Action.PARDON else slots
+        mode = _jurisdiction(reading)
+    elif slots.action.value is Action.PARDON:
+        mode = _clemency(reading)
+    return replace(slots, mode=mode, evidence=_step(reading, slots.action.value))
+
+
+def _repeatable_act(reading: Reading) -> Slots | None:
+    action = reading.slots.action
+    return _act(reading) if action is not None and action.value in _REPEATABLE else None
+
+
+def _step(reading: Reading, action: Action) -> Fact[str]:
+    """Which step is enough: that it is announced, filed or signed, that it takes effect, or the act itself."""
+    for name, own, pattern in _STEPS:
+        if action is not own and (match := pattern.search(reading.titles)):
+            return Fact(name, "title", match.group())
+    return reading.slots.evidence or Fact("act", "family", "nothing else is told")
 
 
 def _jurisdiction(reading: Reading) -> Fact[str]:
@@ -68,7 +97,9 @@ def _count(reading: Reading) -> Slots | None:
 
 FAMILIES = (
     Family("count", _count, ("interval", "deadline")),
-    Family("meeting", _meeting, ("action", "deadline", "mode")),
-    Family("visit", _visit, ("action", "deadline"), ("scope",)),
-    Family("act_by_deadline", _act, ("action", "deadline")),
+    Family("meeting", _meeting, ("action", "deadline", "mode"), optional=("office",)),
+    Family("visit", _visit, ("action", "deadline"), ("scope",), optional=("office",)),
+    Family("repeatable_act", _repeatable_act, ("action", "deadline", "evidence"), optional=("office",)),
+    # Such an act happens once: a start of counting that lies before the listing leaves nothing out.
+    Family("act_by_deadline", _act, ("action", "deadline", "evidence"), optional=("window_start", "office")),
 )

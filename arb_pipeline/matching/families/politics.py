@@ -37,6 +37,9 @@ _POLLSTER_CLASS = {
     "ddhq": "decision desk",
 }
 
+_OF_THE_RACE = ("on", "deadline", "clock", "observation", "evidence", "start", "window_start")
+"""What the year and the place of a contest settle."""
+
 
 def _race(reading: Reading) -> Slots:
     """The year and the place of a contest, which titles leave out and rules tell."""
@@ -95,6 +98,8 @@ def _election_winner(reading: Reading) -> Slots | None:
     won = slots.action is not None and slots.action.value is Action.WIN and bool(_CONTESTED.search(reading.around))
     if not (elected or (won and slots.office is not None)) or slots.interval is not None or slots.action is None:
         return None
+    if slots.competition is not None and slots.office is None:
+        return None
     found = _race(reading)
     return replace(found, action=replace(slots.action, value=Action.ELECTED)) if found.subject is not None else None
 
@@ -131,7 +136,12 @@ def _legislation(reading: Reading) -> Slots | None:
     slots = reading.slots
     if slots.action is None or slots.action.value not in {Action.LAW, Action.CHAMBER}:
         return None
-    return slots if _BILL.search(reading.around) or _BILL.search(reading.deciding) else None
+    if _BILL.search(reading.around) is None and _BILL.search(reading.deciding) is None:
+        return None
+    if slots.action.value is Action.LAW:
+        # A law passes both chambers, whichever of them a text names.
+        return replace(slots, office=None)
+    return replace(slots, office=slots.office or Fact("any chamber", "family"))
 
 
 def _approval(reading: Reading) -> Slots | None:
@@ -146,8 +156,11 @@ def _approval(reading: Reading) -> Slots | None:
 
 FAMILIES = (
     Family("approval_threshold", _approval, ("metric", "interval", "on", "source_class"), exclusive=True),
-    Family("nominee", _nominee, ("subject", "action", "editions"), exclusive=True),
-    Family("election_winner", _election_winner, ("subject", "action", "editions"), exclusive=True),
+    Family("nominee", _nominee, ("subject", "action", "editions"), exclusive=True, optional=_OF_THE_RACE),
+    Family(
+        "election_winner", _election_winner, ("subject", "action", "editions", "office"), exclusive=True,
+        optional=_OF_THE_RACE,
+    ),
     Family("office_exit", _office_exit, ("subject", "action", "object", "deadline", "evidence", "death")),
     Family("legislation", _legislation, ("action", "deadline")),
-)
+)  # fmt: skip

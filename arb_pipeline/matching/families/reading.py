@@ -64,6 +64,8 @@ class Family:
         terms: terms of the rules texts that must be known and equal for that too.
         contest: whether the outcome hangs on a contest that may be cancelled, tied or postponed.
         exclusive: whether at most one answer of an occasion comes true.
+        optional: slots that one side may leave out all the same; any other that one side alone tells is a question for
+            a person.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Family:
     terms: tuple[str, ...] = ()
     contest: bool = False
     exclusive: bool = False
+    optional: tuple[str, ...] = ()
 
 
 _NAME = r"[A-Z][\w.'\u2019-]*(?: (?:(?:de|da|do|van|von|der|del|la|le|al|el|bin|ibn|of|the) )*[A-Z][\w.'\u2019-]*){0,5}"
