@@ -260,7 +260,8 @@ def test_two_workers_share_the_partitions_and_the_tables_are_those_of_one_proces
     _single_process()
     for name in (*EVALUATED, "candles"):
         expected, found = _table(lake, name), _table(cluster.lake, name)
-        assert expected.num_rows > 0, name
+        # Nothing of these pairs is accepted, so no order is sent.
+        assert expected.num_rows > 0 or name == "execution_backtest", name
         assert found.equals(expected), name
     days = {row.date() for row in _table(cluster.lake, "opportunities")["opened_at"].to_pylist()}
     assert days == set(DAYS), "every hour's episodes are in their day's partition"
