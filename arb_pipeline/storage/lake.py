@@ -540,7 +540,9 @@ class Lake:
                 raise LakeError(f"{table.name}.{column.name} is null in {rows[column.name].null_count} rows")
         try:
             rows = rows.select(list(table.column_names)).cast(table.schema)
-        # The third is Arrow's word for a cast between two types that it knows none for.
+        # pyarrow raises the third where it has no cast between two types at all, such as a list where a number belongs:
+        # to whoever writes rows that is the same mistake as a value that does not fit. Its base class would do as well,
+        # but it is also that of running out of memory, which must not be told as a mistake in the rows.
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError) as error:
             raise LakeError(f"{table.name}: rows do not have the declared types: {error}") from error
         if partition.venue is not None and pc.unique(rows["venue"]).to_pylist() not in ([], [partition.venue]):
