@@ -202,10 +202,20 @@ def _newest_rows(lake: Lake, venue: str, hour: int, connections: Collection[str]
     chosen = pc.field("connection_id").isin(pa.array(sorted(connections), pa.string()))
     newest: dict[str, int] = {}
     for table in _ALIVE:
-        for batch in _batches(lake, table, venue, hour, hour + 2 * HOUR_NS, ("connection_id", "recv_ns"), chosen):
-            for row in batch.group_by("connection_id").aggregate([("recv_ns", "max")]).to_pylist():
-                name = row["connection_id"]
-                newest[name] = max(newest.get(name, PAST), row["recv_ns_max"])
+        for attempt in range(_READ_TRIES):
+            try:
+                for batch in _batches(
+                    lake, table, venue, hour, hour + 2 * HOUR_NS, ("connection_id", "recv_ns"), chosen
+                ):
+                    for row in batch.group_by("connection_id").aggregate([("recv_ns", "max")]).to_pylist():
+                        name = row["connection_id"]
+                        newest[name] = max(newest.get(name, PAST), row["recv_ns_max"])
+                break
+            except (
+                FileNotFoundError
+            ):  # compacted since it was listed; what was seen counts once, whatever is seen again
+                if attempt == _READ_TRIES - 1:
+                    raise
     return newest
 
 

@@ -227,6 +227,7 @@ def test_replace_where_touches_only_its_own_rows(lake: Lake) -> None:
         (quotes(("A", 1, 1)).append_column("x", pa.array([1])), "unknown columns .'x'."),
         (quotes(("A", 1, 1)).set_column(1, "market_id", pa.nulls(1, pa.string())), "quotes.market_id is null in 1"),
         (quotes(("A", 1, 1)).set_column(3, "ordinal", pa.array(["x"])), "declared types"),
+        (quotes(("A", 1, 1)).set_column(3, "ordinal", pa.array([[1]])), "declared types"),
     ],
 )
 def test_rows_that_do_not_belong_are_refused(lake: Lake, rows: pa.Table, message: str) -> None:
