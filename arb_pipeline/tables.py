@@ -13,7 +13,7 @@ import pyarrow as pa
 
 __all__ = ["SCHEMA_VERSION", "TABLES", "Column", "Partitioning", "Table", "describe", "table"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Rises with every change of a declaration. New columns are nullable, so that readers of old files keep working."""
 
 STRING = pa.string()
@@ -139,6 +139,24 @@ _AT_OTHER_SIZES = (
     _n("smallest_size", SIZE, "smallest size that earns anything"),
     _n("size_at_balances", SIZE, "largest size that the balances in the settings pay for"),
     _n("net_at_balances", MONEY, "net of it, dollars"),
+)
+_BASKET_KIND = _c("kind", STRING, "yes_basket, no_basket, best_of_both, synthetic_no or single_venue")
+_BASKET_EVENT = _c("event_id", STRING, "the event; of a basket over both venues, Kalshi's")
+_BASKET_AT_BEST = (
+    _n("venue", STRING, "the venue on which all legs are; null if on both"),
+    _n("partner_event_id", STRING, "the other venue's event, of a basket over both"),
+    _c("legs", STRING, "JSON list of venue, market_id, outcome (yes or no), size, vwap, limit, fee and fee_schedule"),
+    _c("payout", MONEY, "least payout of one basket over the ordinary states, dollars"),
+    _c("size", SIZE, "baskets, at the largest net"),
+    _c("gross", MONEY, "payout less prices paid, dollars"),
+    _c("fees", MONEY, "fees of all legs, dollars"),
+    _c("net", MONEY, "gross less fees, dollars"),
+    _c("capital", MONEY, "prices and fees paid, dollars"),
+    _n("capital_after_return", MONEY, "what stays tied up where the venue returns collateral of NO positions, dollars"),
+    _n("roi", FLOAT, "net / capital"),
+    _n("days", FLOAT, "days to the payout of the last leg"),
+    _n("annualised", FLOAT, "roi x 365 / days"),
+    _n("worst_state_net", MONEY, "net in the worst state, exceptional ones included; null if not known"),
 )
 _OHLC = {"open": "first", "high": "highest", "low": "lowest", "close": "last"}
 
@@ -556,6 +574,28 @@ _ALL = (
         by_venue=False,
     ),
     Table(
+        name="outcome_sets",
+        doc="Events of several outcomes: whether at most one of them happens, whether one has to, and the same on the "
+        "other venue.",
+        columns=(
+            _VENUE,
+            _c("event_id", STRING, "the venue's id of the event"),
+            _c("title", STRING, "title of the event"),
+            _c("outcomes", INT, "how many markets it has"),
+            _c("market_ids", STRING, "JSON list of them, in the venue's order"),
+            _c("exclusive", BOOL, "the venue says that at most one of them resolves YES"),
+            _c("exhaustive", BOOL, "proven that at least one of them resolves YES"),
+            _c("why", STRING, "what proves or disproves that it is exhaustive"),
+            _n("partner_event_id", STRING, "the other venue's event about the same occasion"),
+            _n("paired", INT, "outcomes with an equivalent market in that event"),
+            _c("known_at", TIMESTAMP, "when this was found"),
+        ),
+        key=("event_id", "known_at"),
+        sort=("event_id", "known_at"),
+        partitioning=Partitioning.DATE,
+        by_venue=True,
+    ),
+    Table(
         name="match_review",
         doc="Candidate pairs waiting for a person, best first.",
         columns=(
@@ -731,6 +771,90 @@ _ALL = (
         key=("kalshi_market_id", "polymarket_market_id", "direction", "opened_at", "latency_ms"),
         sort=("opened_at", "kalshi_market_id", "polymarket_market_id", "direction", "latency_ms"),
         partitioning=Partitioning.DATE,
+        by_venue=False,
+    ),
+    Table(
+        name="basket_opportunities",
+        doc="Episodes in which several outcomes of one event, bought together, would have paid whatever happened, or "
+        "why they would not.",
+        columns=(
+            _BASKET_KIND,
+            _BASKET_EVENT,
+            *_BASKET_AT_BEST,
+            _c("opened_at", TIMESTAMP, "first instant with a positive net edge"),
+            _n("closed_at", TIMESTAMP, "first instant without; null while it lasts"),
+            _c("best_at", TIMESTAMP, "instant of the largest net"),
+            _c("peak_edge", MONEY, "largest net edge per basket at the tops of the books, dollars"),
+            _n("peak_at", TIMESTAMP, "instant of it"),
+            _c("time_weighted_edge", MONEY, "net edge per basket averaged over the active time, dollars"),
+            _n("active_ns", INT, "time within the episode in which the edge was known and open, ns"),
+            _n("end_reason", STRING, "edge (it fell), unknown (a guard failed) or right_censored (it lasts)"),
+            _n("left_censored", BOOL, "it was open already when the data begin"),
+            _c("accepted", BOOL, "every guard held"),
+            _REASONS,
+        ),
+        key=("kind", "event_id", "opened_at"),
+        sort=("opened_at", "kind", "event_id"),
+        partitioning=Partitioning.DATE,
+        by_venue=False,
+    ),
+    Table(
+        name="basket_pieces",
+        doc="What of each episode of a basket lies within one hour; `basket_opportunities` are these, joined.",
+        columns=(
+            _BASKET_KIND,
+            _BASKET_EVENT,
+            *_BASKET_AT_BEST,
+            _c("opened_ns", INT, "begin, ns since the epoch"),
+            _c("closed_ns", INT, "end, ns since the epoch"),
+            _c("active_ns", INT, "time in which the edge was known and open, ns"),
+            _c("edge_time", EDGE_TIME, "integral of the net edge at the tops over that time, dollars times ns"),
+            _c("end_reason", STRING, "edge, unknown or right_censored (the hour ended)"),
+            _c("left_censored", BOOL, "open when the hour began"),
+            _c("conditional", BOOL, "an episode only if one was open up to the beginning of the hour"),
+            _c("peak_edge", MONEY, "largest net edge per basket at the tops of the books, dollars"),
+            _c("peak_ns", INT, "instant of it"),
+            _c("best_ns", INT, "instant of the largest net"),
+            _REASONS,
+        ),
+        key=("kind", "event_id", "opened_ns"),
+        sort=("kind", "event_id", "opened_ns"),
+        partitioning=Partitioning.HOUR,
+        by_venue=False,
+    ),
+    Table(
+        name="basis",
+        doc="How far apart the books of a pair were in an hour, over the time in which both were trusted, and which of "
+        "them moved first. A basis is no edge, a lead no trading rule.",
+        columns=(
+            _KALSHI,
+            _POLYMARKET,
+            _c("start_at", TIMESTAMP, "begin of the hour"),
+            _c("known_ns", INT, "time in which both books were trusted and had both sides, ns"),
+            _n("basis_mean", FLOAT, "Kalshi's mid less Polymarket's for the same proposition, over time, dollars"),
+            _n("basis_min", FLOAT, "least of it"),
+            _n("basis_max", FLOAT, "largest of it"),
+            _n("microprice_basis_mean", FLOAT, "the same of the microprices, over time, dollars"),
+            _n("gap_mean", FLOAT, "executable gap, the better direction, over time, dollars per contract"),
+            _n("gap_max", FLOAT, "largest of it"),
+            _n("break_even_mean", FLOAT, "taker fees of both legs at the tops, unrounded, over time; null if unknown"),
+            _n("crossed_share", FLOAT, "share of the known time in which the gap was positive"),
+            _n("paying_share", FLOAT, "share of the known time in which the gap exceeded the break-even"),
+            _c("kalshi_moves", INT, "changes of Kalshi's mid"),
+            _c("polymarket_moves", INT, "changes of Polymarket's mid"),
+            _n(
+                "lead_ms",
+                FLOAT,
+                "by which Kalshi's mid moves before Polymarket's (Hayashi-Yoshida), ms; null if unknown",
+            ),
+            _n("lead_correlation", FLOAT, "correlation at that lead"),
+            _n("lead_asymmetry", FLOAT, "above 1: Kalshi leads; the ratio of squared correlations to either side"),
+            _n("grid_lead_ms", FLOAT, "the same by cross-correlation of log-odds changes on a 1 s grid, ms"),
+            _n("grid_correlation", FLOAT, "correlation at that lead"),
+        ),
+        key=("kalshi_market_id", "polymarket_market_id"),
+        sort=("kalshi_market_id", "polymarket_market_id"),
+        partitioning=Partitioning.HOUR,
         by_venue=False,
     ),
     Table(
