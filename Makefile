@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test lint format docs lock clean bench-fuzz bench-kill bench-soak bench-faults bench-durable bench-storage bench-match
+.PHONY: help install demo up test lint format docs lock clean bench-fuzz bench-kill bench-soak bench-faults bench-durable bench-storage bench-match bench-arbitrage
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -16,7 +16,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one with PYTHON=..." if sys.version_info < (3, 11) else 0)'
 	@if command -v uv >/dev/null 2>&1; then \
 	  uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
-	  uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements.lock && \
+	  uv pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps --require-hashes -r requirements.lock && \
 	  uv pip install --quiet --python $(BIN)/python --no-deps -e .; \
 	else \
 	  $(PYTHON) -m venv $(VENV) && \
@@ -48,6 +48,9 @@ bench-storage: $(STAMP) ## Parquet, COPY and as-of figures side by side, and Pos
 
 bench-match: $(STAMP) ## pair 5,000 Kalshi with 20,000 Polymarket markets: seconds, peak memory, pairs found
 	$(BIN)/python -m bench.match
+
+bench-arbitrage: $(STAMP) ## evaluate an hour of 50 pairs with 10 million quotes, from the lake to the lake: seconds, peak memory
+	$(BIN)/python -m bench.arbitrage
 
 bench-kill: $(STAMP) ## kill -9 a capture at 2,000 frames/s 20 times, and check every frame, gap and book
 	$(BIN)/python -m bench.kill

@@ -54,12 +54,32 @@ lake_app = typer.Typer(help="Look after the lake: what it holds, whether it is s
 app.add_typer(lake_app, name="lake", no_args_is_help=True)
 postgres_app = typer.Typer(help="Look after Postgres: schema, mirror of the lake, retention, roles.")
 app.add_typer(postgres_app, name="postgres", no_args_is_help=True)
+alerts_app = typer.Typer(help="Look after alerts: check the rules of alerts.yaml, try its channels.")
+app.add_typer(alerts_app, name="alerts", no_args_is_help=True)
 
 _WIDTH = 140
 """Columns of what is written to a file or a pipe, which has no width of its own."""
 
 out = Console(width=None if sys.stdout.isatty() else _WIDTH)
 err = Console(stderr=True, width=None if sys.stderr.isatty() else _WIDTH)
+
+
+def _time_ns(text: str) -> int:
+    """A time as it is given everywhere here: ISO 8601, in UTC unless it has an offset, or nanoseconds since 1970."""
+    from arb_pipeline.storage.reader import ReadError, instant_ns
+
+    try:
+        return instant_ns(text, "time", default=UTC)
+    except ReadError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _time(text: str) -> datetime:
+    """:func:`_time_ns` to the microsecond."""
+    from arb_pipeline.clock import datetime_from_ns
+
+    return datetime_from_ns(_time_ns(text))
+
 
 VenueOption = Annotated[list[str] | None, typer.Option(help="only this venue; repeatable")]
 HoursOption = Annotated[float, typer.Option(min=0.01, help="how far back to look, hours")]
@@ -119,11 +139,13 @@ def capture(
 ) -> None:
     """Capture live order books. Ctrl-C flushes and stops."""
     from arb_pipeline import pipeline
+    from arb_pipeline.live_rules import live_handlers
 
     part = _shard(shard)
     settings, store = _open(lake, max_seconds=max_seconds)
+    alerts = live_handlers(settings, store, part)
     with _progress(settings) as step:
-        summary = pipeline.capture(settings, store, _venues(settings, venue), step, shard=part)
+        summary = pipeline.capture(settings, store, _venues(settings, venue), step, shard=part, handlers=alerts)
     _emit_summary(summary, as_json)
 
 
@@ -146,8 +168,12 @@ def record(  # noqa: PLR0917 - typer makes options of parameters
     max_seconds: Annotated[float | None, typer.Option(help="stop after so long; default: run until Ctrl-C")] = None,
     lake: LakeOption = None,
     from_lake: Annotated[str | None, typer.Option(help="export what this lake holds instead of capturing")] = None,
-    start: Annotated[datetime | None, typer.Option(help="with --from-lake: received at or after, UTC")] = None,
-    end: Annotated[datetime | None, typer.Option(help="with --from-lake: received before, UTC")] = None,
+    start: Annotated[
+        datetime | None, typer.Option(parser=_time, metavar="TIME", help="with --from-lake: received at or after")
+    ] = None,
+    end: Annotated[
+        datetime | None, typer.Option(parser=_time, metavar="TIME", help="with --from-lake: received before")
+    ] = None,
     run: Annotated[list[str] | None, typer.Option(help="with --from-lake: only this capture run; repeatable")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -162,9 +188,8 @@ def record(  # noqa: PLR0917 - typer makes options of parameters
     names = _venues(settings, venue)
     with _progress(settings) as step:
         if from_lake is not None:
-            since, until = (None if at is None else at.replace(tzinfo=UTC) for at in (start, end))
             wanted = {name: registered for name, registered in VENUES.items() if name in names}
-            made = export(store, target, since, until, runs=run, venues=wanted, progress=step)
+            made = export(store, target, start, end, runs=run, venues=wanted, progress=step)
         else:
             _, made = pipeline.record(settings, store, target, names, step)
     if as_json:
@@ -529,8 +554,11 @@ def _listed(value: object) -> str:
 @app.command()
 def backfill(  # noqa: PLR0917 - typer makes options of parameters
     table: Annotated[str, typer.Argument(metavar="candles|trades", help="what to fill in")],
-    start: Annotated[datetime, typer.Option("--from", help="from this time on, UTC")],
-    end: Annotated[datetime, typer.Option("--to", help="up to this time, UTC")],
+    start: Annotated[
+        datetime,
+        typer.Option("--from", parser=_time, metavar="TIME", help="from this time on; UTC unless it has an offset"),
+    ],
+    end: Annotated[datetime, typer.Option("--to", parser=_time, metavar="TIME", help="up to this time, likewise")],
     venue: VenueOption = None,
     market: Annotated[list[str] | None, typer.Option(help="only this market id; repeatable")] = None,
     interval: Annotated[
@@ -551,7 +579,6 @@ def backfill(  # noqa: PLR0917 - typer makes options of parameters
     if table == "trades" and interval:
         raise ArbError("--interval is the length of candles; trades have none")
     settings, store = _open(lake)
-    since, until = start.replace(tzinfo=UTC), end.replace(tzinfo=UTC)
     names = _venues(settings, venue)
     if table == "trades" and not venue:
         names = [name for name in names if VENUES[name].history is not None]
@@ -562,11 +589,11 @@ def backfill(  # noqa: PLR0917 - typer makes options of parameters
         for name in names:
             if table == "candles":
                 run = backfill_candles(
-                    name, settings, store, since, until,
+                    name, settings, store, start, end,
                     markets=market or (), intervals_s=interval or (), progress=step,
                 )  # fmt: skip
             else:
-                run = backfill_trades(name, settings, store, since, until, markets=market or (), progress=step)
+                run = backfill_trades(name, settings, store, start, end, markets=market or (), progress=step)
             done.append(asyncio.run(run))
     if as_json:
         _emit_json([one.metadata() for one in done])
@@ -585,9 +612,12 @@ def backfill(  # noqa: PLR0917 - typer makes options of parameters
 @app.command()
 def grid(  # noqa: PLR0917 - typer makes options of parameters
     market: Annotated[list[str], typer.Argument(help="Kalshi tickers, Polymarket condition ids")],
-    start: Annotated[datetime, typer.Option("--from", help="from this time on, UTC")],
-    end: Annotated[datetime, typer.Option("--to", help="up to this time, UTC")],
-    every: Annotated[int, typer.Option(min=1, help="distance of the grid's points, ms")] = 100,
+    start: Annotated[
+        datetime,
+        typer.Option("--from", parser=_time, metavar="TIME", help="from this time on; UTC unless it has an offset"),
+    ],
+    end: Annotated[datetime, typer.Option("--to", parser=_time, metavar="TIME", help="up to this time, likewise")],
+    interval_ms: Annotated[int, typer.Option(min=1, help="distance of the grid's points")] = 100,
     levels: Annotated[int, typer.Option(min=1, help="most levels per side")] = 5,
     parquet: Annotated[Path | None, typer.Option(help="write this file instead of the table")] = None,
     lake: LakeOption = None,
@@ -599,12 +629,11 @@ def grid(  # noqa: PLR0917 - typer makes options of parameters
     from arb_pipeline.storage.mirroring import mirror_tables
 
     settings, store = _open(lake)
-    since, until = start.replace(tzinfo=UTC), end.replace(tzinfo=UTC)
     if parquet is not None:
-        rows = save_grid(parquet, points(market, since, until, every, levels, lake=store))
+        rows = save_grid(parquet, points(market, start, end, interval_ms, levels, lake=store))
         written = [{"file": str(parquet), "rows": rows}]
     else:
-        made = write_grids(store, market, since, until, every_ms=every, levels=levels)
+        made = write_grids(store, market, start, end, interval_ms=interval_ms, levels=levels)
         mirror_tables(settings, store, "orderbook_snapshots")
         written = [{"partition": hour.path, **asdict(one)} for hour, one in made.items()]
     if as_json:
@@ -641,6 +670,10 @@ def spreads(
 @app.command()
 def report(
     hours: HoursOption = 24.0,
+    as_of: Annotated[
+        datetime | None,
+        typer.Option(parser=_time, metavar="TIME", help="by what was known at this instant; the hours end there"),
+    ] = None,
     lake: LakeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -648,11 +681,14 @@ def report(
     from arb_pipeline import pipeline
 
     settings, store = _open(lake)
-    end = settings.clock.now()
+    end = settings.clock.now() if as_of is None else as_of
     start = end - timedelta(hours=hours)
     with _progress(settings) as step:
-        pipeline.evaluate_hours(settings, store, start, end, step)
-        files = pipeline.report(settings, store, start, end).files
+        if as_of is None:
+            pipeline.evaluate_hours(settings, store, start, end, step)
+            files = pipeline.report(settings, store, start, end).files
+        else:
+            files = pipeline.report_as_of(settings, store, start, end, step).files
     if as_json:
         _emit_json({"report": str(files.html)})
     else:
@@ -676,7 +712,9 @@ def sql(  # noqa: PLR0917 - typer makes options of parameters
     is set. docs/queries.md has recipes.
     """
     from arb_pipeline.storage import output
-    from arb_pipeline.storage.query import refresh, run, table_sizes
+    from arb_pipeline.storage.check import describe
+    from arb_pipeline.storage.query import refresh, run
+    from arb_pipeline.tables import TABLES
 
     if sum((as_json, csv, parquet is not None)) > 1:
         raise ArbError("--json, --csv and --parquet are three forms of one answer: give one of them")
@@ -685,7 +723,7 @@ def sql(  # noqa: PLR0917 - typer makes options of parameters
     if text is None:
         if csv or parquet is not None:
             raise ArbError("--csv and --parquet need a query")
-        sizes = table_sizes(store)
+        sizes = describe(store)
         database = refresh(store)
         if as_json:
             _emit_json([asdict(size) for size in sizes])
@@ -694,7 +732,7 @@ def sql(  # noqa: PLR0917 - typer makes options of parameters
         for name in ("table", "rows", "MB", "holds"):
             grid.add_column(name, overflow="fold", justify="right" if name in {"rows", "MB"} else "left")
         for size in sizes:
-            grid.add_row(size.name, f"{size.rows:,}", f"{size.bytes / 1e6:,.1f}", escape(size.doc))
+            grid.add_row(size.table, f"{size.rows:,}", f"{size.bytes / 1e6:,.1f}", escape(TABLES[size.table].doc))
         out.print(grid)
         if database is not None:
             out.print(f"The same tables for any DuckDB client: {database}", soft_wrap=True, highlight=False)
@@ -744,7 +782,9 @@ def _query_text(query: str | None, file: Path | None) -> str | None:
 @app.command()
 def book(  # noqa: PLR0917 - typer makes options of parameters
     market: Annotated[str, typer.Argument(metavar="MARKET", help="ticker, condition id, slug or token id")],
-    at: Annotated[str, typer.Argument(metavar="AT", help="2026-05-13T20:20:36.5Z, with its offset; or ns since 1970")],
+    at: Annotated[
+        int, typer.Argument(parser=_time_ns, metavar="TIME", help="2026-05-13T20:20:36.5Z; or ns since 1970")
+    ],
     venue: Annotated[str | None, typer.Option(help="tells markets of one name apart")] = None,
     depth: Annotated[int, typer.Option(min=1, help="levels of each side")] = 10,
     allow_untrusted: Annotated[
@@ -770,19 +810,30 @@ def book(  # noqa: PLR0917 - typer makes options of parameters
 
 
 @app.command()
-def watch(
+def watch(  # noqa: PLR0917 - typer makes options of parameters
     names: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="VENUE MARKET...", help="markets by ticker, condition or token id, slug or page address"
         ),
-    ],
+    ] = None,
+    spreads: Annotated[
+        bool, typer.Option("--spreads", help="instead of markets: the board of all accepted pairs, best net first")
+    ] = False,
+    pair: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KALSHI=POLYMARKET", help="with --spreads: only this pair, from the lake or not"),
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="with --spreads: pairs on the screen")] = 30,
+    lake: LakeOption = None,
     depth: Annotated[int, typer.Option(min=1, help="levels of each side")] = 5,
     once: Annotated[bool, typer.Option("--once", help="print the books once they are there, and end")] = False,
     wait: Annotated[float, typer.Option(min=0.1, help="with --once: wait so long for the books, seconds")] = 15.0,
     as_json: JsonOption = False,
 ) -> None:
     """Live books of named markets side by side, e.g. arb watch kalshi KXFED-26DEC poly fed-decision-in-december.
+
+    With --spreads instead of markets: every accepted pair, or those named by --pair, by its best net spread.
 
     Two markets of different venues are compared as well: the gap both ways, net of fees. Into a pipe the books are
     printed once; with --json, one document a second.
@@ -792,8 +843,15 @@ def watch(
     from arb_pipeline import watch as watching
     from arb_pipeline.capture.serve import run_until_signalled
 
+    if spreads:
+        if names:
+            raise ArbError("--spreads shows pairs: name them by --pair KALSHI=POLYMARKET, or none for all")
+        _watch_board(pair or (), rows, wait_s=wait, once=once, lake=lake, as_json=as_json)
+        return
+    if pair:
+        raise ArbError("--pair goes with --spreads")
     settings, _ = _open(None)
-    markets = asyncio.run(watching.find(settings, watching.parse_names(names)))
+    markets = asyncio.run(watching.find(settings, watching.parse_names(names or [])))
     if once or not (as_json or out.is_terminal):
         view = watching.look(settings, markets, wait)
         if as_json:
@@ -818,6 +876,41 @@ def watch(
                 return False
 
             run_until_signalled(lambda stop: watching.watch(settings, markets, draw, stop))
+
+
+def _watch_board(
+    named: Sequence[str], rows: int, *, wait_s: float, once: bool, lake: str | None, as_json: bool
+) -> None:
+    """The board, as long as it is wanted; into a pipe once, with --json a document a second."""
+    from rich.live import Live
+
+    from arb_pipeline.board import Board, board, look_at_board, pairs_to_watch
+
+    settings, store = _open(lake)
+    pairs = pairs_to_watch(settings, store, named)
+    if once or not (as_json or out.is_terminal):
+        found = look_at_board(settings, store, pairs, wait_s)
+        if as_json:
+            _emit_json(found.document())
+        else:
+            out.print(found.render(rows))
+        return
+    if as_json:
+
+        def emit(shown: Board) -> bool:
+            _emit_json(shown.document())
+            sys.stdout.flush()
+            return False
+
+        board(settings, store, pairs, emit, refresh_s=1.0)
+        return
+    with Live(console=out, auto_refresh=False) as live:
+
+        def draw(shown: Board) -> bool:
+            live.update(shown.render(rows), refresh=True)
+            return False
+
+        board(settings, store, pairs, draw)
 
 
 @lake_app.command("describe")
@@ -845,8 +938,13 @@ def lake_describe(lake: LakeOption = None, as_json: JsonOption = False) -> None:
 @lake_app.command("check")
 def lake_check(  # noqa: PLR0917 - typer makes options of parameters
     table: TableOption = None,
-    start: Annotated[datetime | None, typer.Option("--from", help="partitions with time at or after, UTC")] = None,
-    end: Annotated[datetime | None, typer.Option("--to", help="partitions with time before, UTC")] = None,
+    start: Annotated[
+        datetime | None,
+        typer.Option("--from", parser=_time, metavar="TIME", help="partitions with time at or after"),
+    ] = None,
+    end: Annotated[
+        datetime | None, typer.Option("--to", parser=_time, metavar="TIME", help="partitions with time before")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="compare manifests, names and sizes; read no file")] = False,
     repair: Annotated[bool, typer.Option("--repair", help="delete files that no manifest lists")] = False,
     grace: Annotated[float, typer.Option(min=0, help="hours that such a file is left alone, as one being written")] = 1,
@@ -857,13 +955,12 @@ def lake_check(  # noqa: PLR0917 - typer makes options of parameters
     from arb_pipeline.storage.check import check
 
     settings, store = _open(lake)
-    since, until = (None if at is None else at.replace(tzinfo=UTC) for at in (start, end))
     with _progress(settings) as step:
         done = check(
             store,
             _tables(table),
-            since,
-            until,
+            start,
+            end,
             content=not quick,
             repair=repair,
             grace=timedelta(hours=grace),
@@ -935,12 +1032,16 @@ def lake_retention(
 
 @postgres_app.command("migrate")
 def postgres_migrate() -> None:
-    """Bring the schema up to date. Captures and the mirror do so by themselves where they may."""
+    """Bring the schema up to date, and index the days that are over. The pipeline does so by itself where it may."""
+    from arb_pipeline.storage.postgres import index_days
     from arb_pipeline.storage.postgres.migrating import head
 
-    with _postgres() as (_, _, postgres):
+    with _postgres() as (settings, _, postgres):
         postgres.migrate()
+        made = index_days(postgres, settings.clock.now())
         out.print(f"{postgres.place}: schema {head()}", highlight=False)
+    for name in made:
+        out.print(f"{name}: indexed by market", highlight=False)
 
 
 @postgres_app.command("sync")
@@ -952,13 +1053,14 @@ def postgres_sync(
     as_json: JsonOption = False,
 ) -> None:
     """Fill Postgres from the lake where the two differ: after an outage, a loss, or for days it never had."""
-    from arb_pipeline.storage.postgres import sync
+    from arb_pipeline.storage.postgres import index_days, sync
 
     with _postgres(lake) as (settings, store, postgres):
         kept = settings.postgres_retention_days
         since = None if kept is None else settings.clock.now().date() - timedelta(days=kept)
         postgres.migrate()
         done = sync(postgres, store, table, date.date() if date else None, since=since, force=force)
+        index_days(postgres, settings.clock.now())
     if as_json:
         _emit_json([asdict(one) for one in done])
         return
@@ -1054,6 +1156,62 @@ def _postgres(lake: str | None = None) -> "Iterator[tuple[Settings, Lake, Postgr
         yield settings, store, postgres
     finally:
         postgres.close()
+
+
+@alerts_app.command("check")
+def alerts_check(
+    file: Annotated[Path | None, typer.Argument(help="the file; default: ARB_ALERTS_FILE or alerts.yaml")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read the alerts' file with its positions and secrets, and show it. Exit code 3 if a channel is unusable."""
+    from arb_pipeline.alerting.positions import load_positions
+    from arb_pipeline.alerting.rules import AlertError, load_alerting
+    from arb_pipeline.console import alerts_document, alerts_grids
+
+    settings, _ = _open(None)
+    path = file or settings.alerts_file
+    if not path.exists():
+        raise ArbError(f"there is no {path}: docs/alerts.md shows one; ARB_ALERTS_FILE names it")
+    alerting = load_alerting(path)
+    held = alerting.positions_path(path)
+    positions = () if held is None else load_positions(held)
+    troubles = {}
+    for channel in alerting.channels:
+        try:
+            channel.check()
+        except AlertError as error:
+            troubles[channel.name] = str(error)
+    if as_json:
+        _emit_json(alerts_document(alerting, positions, troubles))
+    else:
+        for grid in alerts_grids(alerting, positions, troubles):
+            out.print(grid)
+    if troubles:
+        raise typer.Exit(3)
+
+
+@alerts_app.command("test")
+def alerts_test() -> None:
+    """Send a note to every channel of ARB_ALERTS_FILE and to ARB_ALERT_WEBHOOK_URL, and wait for them to take it."""
+    from arb_pipeline.alerting.alert import Alert
+    from arb_pipeline.alerting.notifier import Notifier, channel_senders
+    from arb_pipeline.alerting.rules import load_alerting
+
+    settings, _ = _open(None)
+    webhook = settings.alert_webhook_url
+    channels = load_alerting(settings.alerts_file).channels
+    senders = channel_senders(channels, webhook.get_secret_value() if webhook else "")
+    if not senders:
+        raise ArbError(f"{settings.alerts_file} has no channel, and ARB_ALERT_WEBHOOK_URL is unset: alerts are logged")
+    notifier = Notifier(senders, tries=2)
+    message = "arb: a test of the alerts' channels"
+    now = settings.clock.now_ns()
+    notifier.send(Alert(handler="test", venue="", market_id="", at_ns=now, message=message, state="test"))
+    notifier.close(30)
+    names = ", ".join(name for name, _ in senders)
+    if notifier.undelivered:
+        raise ArbError(f"{notifier.undelivered} of the channels ({names}) did not take the note: the log says why")
+    out.print(f"taken by {names}", highlight=False)
 
 
 @app.command()

@@ -8,10 +8,20 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from arb_pipeline.alerting.positions import Position
+from arb_pipeline.alerting.rules import Alerting, Email, Rule
 from arb_pipeline.storage.books import BookAt, BookLevel, iso, plain
 from arb_pipeline.venues.base import Account
 
-__all__ = ["account_document", "account_grids", "book_grid", "book_note", "spread_grid"]
+__all__ = [
+    "account_document",
+    "account_grids",
+    "alerts_document",
+    "alerts_grids",
+    "book_grid",
+    "book_note",
+    "spread_grid",
+]
 
 
 def account_document(account: Account) -> dict[str, Any]:
@@ -45,6 +55,54 @@ def account_grids(account: Account) -> list[Table]:
             "" if fill.is_taker is None else "yes" if fill.is_taker else "no",
         )
     return [balance, positions, fills]
+
+
+def alerts_document(alerting: Alerting, positions: Sequence[Position], troubles: Mapping[str, str]) -> dict[str, Any]:
+    """An alerts' file for JSON, with what is wrong with its channels by name; secrets are not in it."""
+    return {
+        "rules": [rule.model_dump(mode="json") for rule in alerting.rules],
+        "channels": [
+            {**channel.model_dump(mode="json", by_alias=True), "trouble": troubles.get(channel.name, "")}
+            for channel in alerting.channels
+        ],
+        "positions": [position.model_dump(mode="json") for position in positions],
+    }
+
+
+def alerts_grids(alerting: Alerting, positions: Sequence[Position], troubles: Mapping[str, str]) -> list[Table]:
+    """Rules, channels and positions of an alerts' file."""
+    rules, channels, held = (Table(title=title, title_justify="left") for title in ("Rules", "Channels", "Positions"))
+    for name in ("name", "kind", "active", "tells", "evaluated", "to"):
+        rules.add_column(name, overflow="fold")
+    for rule in alerting.rules:
+        active = "yes" if rule.is_active else "paused"
+        where = "live" if getattr(rule, "over", "tables") == "live" else "over tables"
+        to = ", ".join(rule.notify) or "every channel"
+        rules.add_row(escape(rule.name), rule.kind, active, escape(_asked(rule)), where, escape(to))
+    for name in ("name", "kind", "goes to", "check"):
+        channels.add_column(name, overflow="fold")
+    for channel in alerting.channels:
+        if isinstance(channel, Email):
+            to = f"{', '.join(channel.to)} by {channel.host}:{channel.port}, TLS: {channel.tls}"
+        else:
+            to = f"the address in {channel.url_env or channel.url_file}"
+        channels.add_row(escape(channel.name), channel.kind, escape(to), escape(troubles.get(channel.name, "ok")))
+    for name in ("position", "contracts", "entry"):
+        held.add_column(name, overflow="fold")
+    for position in positions:
+        held.add_row(escape(position.subject), _plain(position.size), _plain(position.entry))
+    return [rules, channels, *([held] if positions else [])]
+
+
+def _asked(rule: Rule) -> str:
+    """What a rule asks for, in the words of its file."""
+    general = {"name", "kind", "is_active", "notify", "over"}
+    given = rule.model_dump(mode="json", exclude=general, exclude_unset=True)
+    # What it asks for first, and then for how long.
+    ordered = sorted(given.items(), key=lambda item: item[0] in {"for_seconds", "repeat_after"})
+    return ", ".join(
+        f"{name} {', '.join(map(str, value)) if isinstance(value, list) else value}" for name, value in ordered
+    )
 
 
 def _grid(title: str, first: str, *others: str) -> Table:

@@ -2,7 +2,10 @@
 
 import dagster as dg
 
+from arb_pipeline.defs.alerts import alert_sensor
 from arb_pipeline.defs.arbitrage.assets import arbitrage_assets
+from arb_pipeline.defs.arbitrage.basis import basis_asset
+from arb_pipeline.defs.arbitrage.baskets import basket_assets
 from arb_pipeline.defs.automation import jobs, schedules, sensors
 from arb_pipeline.defs.capture.assets import capture_assets
 from arb_pipeline.defs.describe import exchange_tags
@@ -32,11 +35,13 @@ def build(settings: Settings) -> dg.Definitions:
             *(made for venue in VENUES for made in market_data_assets(venue, tags)),
             *matching_assets(tags),
             *arbitrage_assets(tags),
+            basis_asset(tags),
+            basket_assets(tags),
         ],
         asset_checks=matching_checks(),
         jobs=[*asset_jobs, trades_job, *lake_jobs],
         schedules=[*schedules(asset_jobs), *maintenance_schedules(), postgres_schedule()],
-        sensors=sensors(settings, [*asset_jobs, trades_job, *lake_jobs], tags),
+        sensors=[*sensors(settings, [*asset_jobs, trades_job, *lake_jobs], tags), alert_sensor()],
         resources={"pipeline": pipeline_resource},
         # Steps share one process: starting one per step would take longer than most steps do.
         executor=dg.in_process_executor,

@@ -34,7 +34,17 @@ from arb_pipeline.recordings import Recording
 from arb_pipeline.settings import Settings
 from arb_pipeline.storage.lake import Lake
 
-__all__ = ["SETTINGS_FILE", "DemoError", "DemoOutcome", "run_demo", "use_demo_settings"]
+__all__ = [
+    "SETTINGS_FILE",
+    "DemoError",
+    "DemoOutcome",
+    "PlantedEpisode",
+    "PlayedPhantom",
+    "compare",
+    "decide",
+    "run_demo",
+    "use_demo_settings",
+]
 
 SETTINGS_FILE = "settings.env"
 """Beside the demo's lake: the settings that ``arb up --home`` needs to show it. It holds no secret."""
@@ -44,6 +54,8 @@ _BEAT_S = 10.0
 _SAME = (Relation.EQUIVALENT.value, Relation.INVERTED.value)
 _CALLED = (MatchStatus.AUTO.value, MatchStatus.REVIEW.value, MatchStatus.APPROVED.value)
 _SECRET = ("KALSHI_PRIVATE_KEY", "KALSHI_API_KEY_ID", "POLY_API_KEY", "POLY_API_SECRET", "POLY_PASSPHRASE")
+
+_MATCH_STATUS = "match_status"
 
 Step = Callable[[str], None]
 """Told what begins."""
@@ -64,6 +76,22 @@ class PlantedEpisode:
     found: Mapping[str, Any] | None
 
 
+@dataclass(frozen=True)
+class PlayedPhantom:
+    """A phantom that the exchange played.
+
+    Attributes:
+        stopped: the guards told of it, as the table names them, and the matcher's status where it is no candidate.
+        right: whether it was not accepted, and stopped for what is wrong with it.
+        accepted: whether it was taken for arbitrage.
+    """
+
+    truth: Mapping[str, Any]
+    stopped: tuple[str, ...]
+    right: bool
+    accepted: bool
+
+
 @dataclass
 class DemoOutcome:
     """What the demo found beside what is true.
@@ -75,7 +103,7 @@ class DemoOutcome:
         disputed: pairs proposed that the recording's author keeps flagged over a difference in the rules.
         episodes: planted arbitrage that was played while capturing.
         unplanted: accepted opportunities that nobody planted.
-        phantoms: planted false opportunities played, each with the guards that stopped it (empty if not seen).
+        phantoms: false opportunities that were played.
         spreads: newest row of every pair.
     """
 
@@ -89,8 +117,7 @@ class DemoOutcome:
     missed: list[Pair] = field(default_factory=list)
     episodes: list[PlantedEpisode] = field(default_factory=list)
     unplanted: list[Mapping[str, Any]] = field(default_factory=list)
-    phantoms_played: int = 0
-    phantoms_accepted: int = 0
+    phantoms: list[PlayedPhantom] = field(default_factory=list)
     spreads: Sequence[Mapping[str, Any]] = ()
     titles: Mapping[str, str] = field(default_factory=dict)
     frames: Mapping[str, int] = field(default_factory=dict)
@@ -108,14 +135,24 @@ class DemoOutcome:
                 "planted": len(self.episodes),
                 "found": sum(episode.found is not None for episode in self.episodes),
                 "unplanted": len(self.unplanted),
-                "phantoms": self.phantoms_played,
-                "phantoms_accepted": self.phantoms_accepted,
+                "phantoms": len(self.phantoms),
+                "phantoms_accepted": sum(phantom.accepted for phantom in self.phantoms),
+                "phantoms_by_kind": self.phantoms_by_kind(),
             },
             "frames": dict(self.frames),
             "exchange": self.exchange,
             "home": str(self.home),
             "seconds": round(self.seconds, 1),
         }
+
+    def phantoms_by_kind(self) -> dict[str, dict[str, int]]:
+        """By kind how many were ``planted`` (and played), and of these ``rejected`` for what is wrong with them."""
+        kinds: dict[str, dict[str, int]] = {}
+        for phantom in self.phantoms:
+            counts = kinds.setdefault(phantom.truth["kind"], {"planted": 0, "rejected": 0})
+            counts["planted"] += 1
+            counts["rejected"] += phantom.right
+        return dict(sorted(kinds.items()))
 
     def print(self, out: Console) -> None:
         """The outcome for people."""
@@ -130,10 +167,13 @@ class DemoOutcome:
             out.print(f"Proposed for review and known to differ in the rules: {len(self.disputed)}.")
         if self.episodes:
             out.print(self._episode_table())
-            out.print(
-                f"Phantoms (fees exceed the gap, or the pair is a look-alike): {self.phantoms_played} played, "
-                f"{self.phantoms_accepted} accepted. Opportunities that nobody planted: {len(self.unplanted)}."
+            kinds = ", ".join(
+                f"{kind.replace('_', ' ')} {counts['rejected']} of {counts['planted']}"
+                for kind, counts in self.phantoms_by_kind().items()
             )
+            out.print(f"Phantoms rejected for what is wrong with them: {kinds}.")
+            accepted = sum(phantom.accepted for phantom in self.phantoms)
+            out.print(f"Phantoms accepted: {accepted}. Opportunities that nobody planted: {len(self.unplanted)}.")
         if self.spreads:
             out.print(spread_grid(self.spreads, self.titles))
         arb = Path(sys.executable).with_name("arb")
@@ -162,7 +202,7 @@ class DemoOutcome:
                 continue
             closed = found["closed_at"]
             lasted = f"{(closed - found['opened_at']).total_seconds():.1f} s" if closed else "to the end"
-            net, size = f"{found['net']:.4f}", f"{found['size']:.0f}"
+            net, size = f"{found['net']:.4f}", f"{found['size'].normalize():f}"
             table.add_row(title, way, planted, net, size, lasted, "[green]found[/]")
         return table
 
@@ -214,7 +254,7 @@ def run_demo(
             report = _run(home, settings, seconds, truth, step)
             step("comparing with the truth")
         played = _truth(control)
-    outcome = _compare(settings, truth, played, recorded=recording is not None)
+    outcome = compare(settings, truth, played, recorded=recording is not None)
     outcome.report = report
     outcome.home = home
     outcome.seconds = time.monotonic() - began
@@ -232,23 +272,31 @@ def _run(home: Path, settings: Settings, seconds: float, truth: Mapping[str, Any
     prepare_home(_project_root(), home / ".dagster")
     with dg.DagsterInstance.get() as instance:
         results = run_demo_pipeline(
-            instance, settings, seconds, step, before_analysis=lambda: _review(settings, truth, step)
+            instance, settings, seconds, step, before_analysis=lambda: decide(settings, truth, step)
         )
         return results.report
 
 
-def _review(settings: Settings, truth: Mapping[str, Any], step: Step) -> None:
+def decide(settings: Settings, truth: Mapping[str, Any], step: Step = lambda _step: None) -> None:
     """Play the person who reads both rules texts: approve what was proposed and is true, by the exchange's truth.
 
-    A recording's pairs are left in review: its author's labels measure the matcher and decide nothing.
+    What the texts say about exceptional states goes into the decision. A recording's pairs are left in review: its
+    author's labels measure the matcher and decide nothing.
     """
-    from arb_pipeline.matching.overrides import Decision, PolymarketSide, RulesHashes, Verdict, save_decisions
+    from arb_pipeline.matching.overrides import (
+        Decision,
+        PolymarketSide,
+        RulesHashes,
+        Verdict,
+        VoidState,
+        save_decisions,
+    )
     from arb_pipeline.pipeline import match_markets
 
     if not truth["episodes"]:
         return
     step("reviewing the proposed pairs")
-    true = {_pair(pair): pair["relation"] for pair in truth["pairs"]}
+    told = {_pair(pair): pair for pair in (*truth["pairs"], *truth["implied"])}
     lake = Lake(settings.lake, settings.exchange_name)
     decisions = [
         Decision(
@@ -258,17 +306,27 @@ def _review(settings: Settings, truth: Mapping[str, Any], step: Step) -> None:
             ),
             verdict=Verdict(row["relation"]),
             rules_sha256=RulesHashes(kalshi=row["kalshi_rules_sha256"], polymarket=row["polymarket_rules_sha256"]),
+            void_states={name: VoidState(**pays) for name, pays in pair.get("void_states", {}).items()},
             by="demo",
             at=settings.clock.now().date(),
             why="the local exchange planted this pair",
         )
         for row in match_markets(settings, lake).matches.to_pylist()
-        if row["status"] == MatchStatus.REVIEW and true.get(_pair(row)) == row["relation"]
+        if (pair := told.get(_pair(row))) is not None
+        and pair["relation"] == row["relation"]
+        and (row["status"] == MatchStatus.REVIEW or "void_states" in pair)
     ]
     save_decisions(settings.matches_path, decisions)
 
 
-def _compare(settings: Settings, truth: Mapping[str, Any], played: Mapping[str, Any], *, recorded: bool) -> DemoOutcome:
+def compare(settings: Settings, truth: Mapping[str, Any], played: Mapping[str, Any], *, recorded: bool) -> DemoOutcome:
+    """Hold what the lake says against the truth.
+
+    Args:
+        truth: the exchange's truth before the capture.
+        played: the same after it, with the wall times of what was played.
+        recorded: whether a recording was played, of which the newest spreads are told instead.
+    """
     from arb_pipeline.matching.versions import current_matches
     from arb_pipeline.pipeline import newest_spreads
     from arb_pipeline.storage.catalogue import read_markets
@@ -276,10 +334,9 @@ def _compare(settings: Settings, truth: Mapping[str, Any], played: Mapping[str, 
     lake = Lake(settings.lake, settings.exchange_name)
     true = {_pair(pair): pair["relation"] for pair in truth["pairs"] if pair["relation"] in _SAME}
     flagged = {_pair(pair) for pair in truth["pairs"]} - set(true)
+    matched = {_pair(row): row for row in current_matches(lake).to_pylist()}
     called = {
-        _pair(row): row["relation"]
-        for row in current_matches(lake).to_pylist()
-        if row["relation"] in _SAME and row["status"] in _CALLED
+        pair: row["relation"] for pair, row in matched.items() if row["relation"] in _SAME and row["status"] in _CALLED
     }
     right = {pair for pair, relation in called.items() if true.get(pair) == relation}
     opportunities = lake.read("opportunities").to_pylist()
@@ -292,8 +349,10 @@ def _compare(settings: Settings, truth: Mapping[str, Any], played: Mapping[str, 
     episodes = [
         PlantedEpisode(planted, _found(planted, accepted)) for planted in _played(played["episodes"], capture_end)
     ]
-    explained = {id(episode.found) for episode in episodes}
-    phantoms = _played(played["phantoms"], capture_end)
+    phantoms = [
+        _judged(phantom, opportunities, matched.get(_pair(phantom)))
+        for phantom in _played(played["phantoms"], capture_end)
+    ]
     return DemoOutcome(
         exchange=settings.exchange_name,
         report=Path(),
@@ -304,9 +363,8 @@ def _compare(settings: Settings, truth: Mapping[str, Any], played: Mapping[str, 
         disputed=sorted(set(called) & flagged),
         missed=sorted(set(true) - right),
         episodes=episodes,
-        unplanted=[row for row in accepted if id(row) not in explained],
-        phantoms_played=len(phantoms),
-        phantoms_accepted=sum(_found(phantom, accepted) is not None for phantom in phantoms),
+        unplanted=[row for row in accepted if not any(_overlap(one, row) for one in played["episodes"])],
+        phantoms=phantoms,
         spreads=newest_spreads(settings, lake, *window) if recorded and window else [],
         titles={market.market_id: _title(market.title, market.yes_title) for market in read_markets(lake)},
         frames=_frames(sessions),
@@ -333,17 +391,33 @@ def _played(planted: Sequence[Mapping[str, Any]], capture_end: datetime | None) 
 
 
 def _found(planted: Mapping[str, Any], accepted: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The accepted opportunity of the planted pair and direction that overlaps it in time, the best if several."""
+    """The accepted opportunity of a planted episode, the best if several."""
+    return max((row for row in accepted if _overlap(planted, row)), key=lambda row: row["net"], default=None)
+
+
+def _judged(
+    phantom: Mapping[str, Any], opportunities: Sequence[Mapping[str, Any]], matched: Mapping[str, Any] | None
+) -> PlayedPhantom:
+    """What became of a phantom. Look-alikes that the matcher holds for no pair are no candidates at all."""
+    rows = [row for row in opportunities if _overlap(phantom, row)]
+    stopped = sorted({reason for row in rows for reason in json.loads(row["reasons"])})
+    if not rows and (matched is None or matched["status"] not in _CALLED):
+        stopped = [f"{_MATCH_STATUS}:{'none' if matched is None else matched['status']}"]
+    accepted = any(row["accepted"] for row in rows)
+    right = any(reason.partition(":")[0] in phantom["guards"] for reason in stopped)
+    return PlayedPhantom(phantom, tuple(stopped), right and not accepted, accepted)
+
+
+def _overlap(planted: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Whether an opportunity is of the planted pair, direction and time."""
     opened, closed = planted["opened_wall_ns"], planted["closed_wall_ns"]
-    overlapping = [
-        row
-        for row in accepted
-        if _pair(row) == _pair(planted)
+    return (
+        opened is not None
+        and _pair(row) == _pair(planted)
         and row["direction"] == planted["direction"]
         and (closed is None or ns_from_datetime(row["opened_at"]) < closed)
         and (row["closed_at"] is None or ns_from_datetime(row["closed_at"]) > opened)
-    ]
-    return max(overlapping, key=lambda row: row["net"], default=None)
+    )
 
 
 def _pair(row: Mapping[str, Any]) -> Pair:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -21,12 +22,12 @@ import httpx
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from arb_pipeline.arbitrage.backtest import LATENCIES_MS, backtest
+from arb_pipeline.arbitrage.basis import basis_rows, is_one_proposition
 from arb_pipeline.arbitrage.fees import FeeBook
-from arb_pipeline.arbitrage.opportunities import Evaluation, funnel
-from arb_pipeline.arbitrage.opportunities import evaluate as evaluate_pairs
+from arb_pipeline.arbitrage.opportunities import funnel
 from arb_pipeline.arbitrage.pairs import Direction, MarketData, Pair
 from arb_pipeline.arbitrage.spreads import break_even, latest_spreads
+from arb_pipeline.baskets import EvaluatedBaskets, evaluate_hour_of_baskets
 from arb_pipeline.capture.encoder import finish_journals
 from arb_pipeline.capture.export import Exported, export
 from arb_pipeline.capture.journal import journal_root
@@ -35,8 +36,11 @@ from arb_pipeline.capture.recorder import Recorder
 from arb_pipeline.capture.rows import ConnectionRows, GapLedger, RowWriter
 from arb_pipeline.capture.serve import run_until_signalled
 from arb_pipeline.capture.summary import CaptureStatus, CaptureSummary
-from arb_pipeline.clock import datetime_from_ns, ns_from_datetime
+from arb_pipeline.clock import Clock, datetime_from_ns, ns_from_datetime
 from arb_pipeline.errors import ArbError
+from arb_pipeline.evaluation import HourBooks, HourEvaluation, evaluate_pairs
+from arb_pipeline.evaluation import market_data as _market_data
+from arb_pipeline.handlers.config import HandlerConfig
 from arb_pipeline.matching.versions import (
     HOPEFUL,
     current_matches,
@@ -46,14 +50,15 @@ from arb_pipeline.matching.versions import (
     with_expired,
 )
 from arb_pipeline.model import Market, MatchStatus, Relation
-from arb_pipeline.opportunities import write_opportunities
 from arb_pipeline.recordings import check_target
 from arb_pipeline.settings import Settings
+from arb_pipeline.storage.as_of import copy_known
 from arb_pipeline.storage.catalogue import read_events, read_markets, write_catalogue
 from arb_pipeline.storage.fee_schedules import has_fee_schedules, read_fee_changes, record_fee_changes
 from arb_pipeline.storage.history import record_changes, record_markets
 from arb_pipeline.storage.lake import Lake, Partition
 from arb_pipeline.storage.mirroring import mirror_tables
+from arb_pipeline.storage.outcome_sets import current_outcome_sets, record_outcome_sets
 from arb_pipeline.tables import TABLES
 from arb_pipeline.universe import Following, count_listeners, universe
 from arb_pipeline.venues import VENUES
@@ -74,15 +79,19 @@ __all__ = [
     "capture",
     "count_listeners",
     "discover",
+    "evaluate_basis",
+    "evaluate_baskets",
     "evaluate_hour",
     "evaluate_hours",
     "evaluate_matches",
     "fee_source",
     "load_pairs",
+    "market_fees",
     "match_markets",
     "newest_spreads",
     "record",
     "report",
+    "report_as_of",
     "review_cases",
     "review_page",
     "settle",
@@ -134,6 +143,7 @@ class Matched:
     Attributes:
         matches: the statements that hold now, rows of ``market_matches``.
         review: what waits for a person, rows of ``match_review``.
+        outcome_sets: the newest row of every event of several outcomes.
         changes: how many statements are added, changed, ended, unchanged.
         absent: decisions of ``matches.yaml`` about a market that no catalogue lists.
         reopened: (Kalshi ticker, condition id, venues) of decisions whose rules have changed since.
@@ -141,19 +151,21 @@ class Matched:
 
     matches: pa.Table
     review: pa.Table
+    outcome_sets: pa.Table
     changes: Counter[str]
     absent: tuple["Decision", ...]
     reopened: tuple[tuple[str, str, tuple[str, ...]], ...]
 
 
 def match_markets(settings: Settings, lake: Lake) -> Matched:
-    """Pair the newest catalogues, write what changed to ``market_matches``, and ``match_review`` anew.
+    """Pair the newest catalogues, write what changed to ``market_matches`` and ``outcome_sets``, and the queue anew.
 
     Raises:
         ArbError: if nothing was discovered yet.
         OverrideError: if the file of people's decisions is not valid.
     """
-    from arb_pipeline.matching.matcher import match
+    from arb_pipeline.matching.matcher import Memory, match
+    from arb_pipeline.matching.outcome_sets import outcome_sets
     from arb_pipeline.matching.overrides import load_overrides
     from arb_pipeline.matching.review import cases, queue, queue_table
 
@@ -162,16 +174,19 @@ def match_markets(settings: Settings, lake: Lake) -> Matched:
     kalshi, polymarket = read_events(lake, "kalshi"), read_events(lake, "polymarket")
     if not (kalshi or polymarket):
         raise ArbError(f"the lake {lake.root} holds no market of either venue: run 'arb discover' first")
-    result = match(kalshi, polymarket, overrides, at)
+    memory = Memory()
+    result = match(kalshi, polymarket, overrides, at, memory)
     markets = {(market.venue, market.market_id): market for event in (*kalshi, *polymarket) for market in event.markets}
     rows = with_expired(result.matches_table().to_pylist(), current_matches(lake).to_pylist(), markets)
     changes = record_matches(lake, rows, at)
     stated = cases(rows, markets, overrides)
     review = queue_table(queue(stated))
     lake.replace("match_review", Partition(), review)
-    mirror_tables(settings, lake, "market_matches", "match_review")
+    matches = current_matches(lake)
+    record_outcome_sets(lake, outcome_sets([*kalshi, *polymarket], matches.to_pylist(), at, memory), at)
+    mirror_tables(settings, lake, "market_matches", "match_review", "outcome_sets")
     reopened = tuple((*case.pair, case.reopened) for case in stated if case.reopened)
-    return Matched(current_matches(lake), review, changes, result.absent, reopened)
+    return Matched(matches, review, current_outcome_sets(lake), changes, result.absent, reopened)
 
 
 def review_cases(settings: Settings, lake: Lake) -> "tuple[list[Case], dict[tuple[str, str], Market]]":
@@ -297,11 +312,12 @@ def capture(
     *,
     into: Lake | None = None,
     shard: tuple[int, int] = (0, 1),
+    handlers: Sequence[HandlerConfig] = (),
 ) -> CaptureSummary:
     """Capture live order books until a signal, or until ``settings.max_seconds`` are over. Call it in the main thread.
 
     ``lake`` knows the markets; the rows go there too, or ``into`` another one. ``shard`` (k, n) captures the k-th of n
-    parts of the markets, 0 first.
+    parts of the markets, 0 first. ``handlers`` are told of it, besides those of the listeners' file.
 
     Raises:
         ArbError: if no market is known, or no venue can be captured.
@@ -322,7 +338,9 @@ def capture(
     run_id = f"cli-{uuid.uuid4().hex[:12]}"
     target = into or lake
     following = Following(settings, lake, markets)
-    recorder = Recorder(settings, target, settings.clock, run_id, markets, shard=shard, universe=following)
+    recorder = Recorder(
+        settings, target, settings.clock, run_id, markets, shard=shard, universe=following, handlers=handlers
+    )
     with CaptureMonitor(settings, target, run_id, markets, shard=shard, announce=into is None) as monitor:
         summary = run_until_signalled(lambda stop: recorder.run(stop, on_progress))
         monitor.finished(summary)
@@ -449,7 +467,7 @@ def _void_states(
     return states
 
 
-def evaluate_hour(settings: Settings, lake: Lake, start: datetime) -> Evaluation:
+def evaluate_hour(settings: Settings, lake: Lake, start: datetime) -> HourEvaluation:
     """Evaluate every pair over the hour that begins at ``start``, as far as it has gone, and write what was found.
 
     The hour's ``spreads`` and ``opportunity_pieces`` are replaced, the episodes that reach into it joined anew, and the
@@ -458,38 +476,52 @@ def evaluate_hour(settings: Settings, lake: Lake, start: datetime) -> Evaluation
     Raises:
         ValueError: if the hour has not begun.
     """
+    pairs = load_pairs(lake, since=start)
+    return evaluate_pairs(settings, lake, pairs, fee_source(settings, lake, pairs), start)
+
+
+def evaluate_basis(settings: Settings, lake: Lake, start: datetime) -> pa.Table:
+    """How far apart the books of each pair were in the hour that begins at ``start``, and which of them moved first.
+
+    The hour's ``basis`` is replaced. Pairs are those whose markets ask the same, approved or not, with both books
+    captured; some at a time are read.
+
+    Raises:
+        ValueError: if the hour has not begun.
+    """
     end = min(start + timedelta(hours=1), settings.clock.now())
     if end <= start:
         raise ValueError(f"the hour from {start.isoformat()} has not begun: evaluate it once it has")
-    pairs = load_pairs(lake, since=start)
-    data = _market_data(lake, start, end, {market for pair in pairs for market in pair.key})
-    found = evaluate_pairs(pairs, data, start, end, settings, fee_source(settings, lake, pairs))
-    lake.replace("spreads", Partition.of("spreads", None, start), found.spreads)
-    written = write_opportunities(settings, lake, start, found.opportunity_pieces)
-    backtested = _backtest(settings, lake, pairs, start, end, written.opportunities)
-    mirror_tables(settings, lake, "spreads", "opportunity_pieces", "execution_backtest", day=start.date())
-    for day in written.days:
-        mirror_tables(settings, lake, "opportunities", "rejections", day=day)
-    return replace(found, opportunities=written.opportunities, execution_backtest=backtested)
+    pairs = [pair for pair in load_pairs(lake, since=start) if is_one_proposition(pair)]
+    fees, books = fee_source(settings, lake, pairs), HourBooks(settings, lake, pairs, start, end)
+    rows: list[dict[str, Any]] = []
+    for batch, data in books.batches():
+        rows += basis_rows(batch, data, start, end, settings, fees, books.polls)
+    found = pa.Table.from_pylist(rows, TABLES["basis"].schema)
+    lake.replace("basis", Partition.of("basis", None, start), found)
+    mirror_tables(settings, lake, "basis", day=start.date())
+    return found
 
 
-def _backtest(  # noqa: PLR0917 - an hour, what was found in it, and what that rests on
-    settings: Settings, lake: Lake, pairs: Sequence[Pair], start: datetime, end: datetime, opportunities: pa.Table
-) -> pa.Table:
-    """Send orders for the accepted ones of an hour's opportunities, and write ``execution_backtest`` in its place."""
-    accepted = opportunities.filter(opportunities["accepted"])
-    ids = {*accepted["kalshi_market_id"].to_pylist(), *accepted["polymarket_market_id"].to_pylist()}
-    # The last of them are matched after the hour.
-    until = min(end + timedelta(milliseconds=max(LATENCIES_MS) + 1), settings.clock.now())
-    data = _market_data(lake, start, until, ids) if ids else MarketData()
-    source = fee_source(settings, lake, pairs)
-    found = backtest(pairs, data, accepted, ns_from_datetime(until), settings, source)
+def evaluate_baskets(settings: Settings, lake: Lake, start: datetime) -> EvaluatedBaskets:
+    """Evaluate every basket over the hour that begins at ``start``, as far as it has gone, and write what was found.
 
-    def renewed(held: pa.Table) -> pa.Table:
-        others = [row for row in held.to_pylist() if not start <= row["opened_at"] < start + timedelta(hours=1)]
-        return pa.concat_tables([pa.Table.from_pylist(others, schema=held.schema), found])
+    The hour's ``basket_pieces`` are replaced, and the episodes that reach into it joined anew.
 
-    lake.update("execution_backtest", Partition.of("execution_backtest", None, start), renewed)
+    Raises:
+        ValueError: if the hour has not begun.
+    """
+    end = min(start + timedelta(hours=1), settings.clock.now())
+    if end <= start:
+        raise ValueError(f"the hour from {start.isoformat()} has not begun: evaluate it once it has")
+
+    def fees(markets: Iterable[Market]) -> Callable[[Market, datetime], FeeModel]:
+        return market_fees(settings, lake, markets)
+
+    found = evaluate_hour_of_baskets(settings, lake, start, end, load_pairs(lake, since=start), fees)
+    mirror_tables(settings, lake, "basket_pieces", day=start.date())
+    for day in found.days:
+        mirror_tables(settings, lake, "basket_opportunities", day=day)
     return found
 
 
@@ -505,6 +537,8 @@ def evaluate_hours(
     }
     for number, hour in enumerate(sorted(hours), 1):
         evaluate_hour(settings, lake, hour)
+        evaluate_basis(settings, lake, hour)
+        evaluate_baskets(settings, lake, hour)
         if progress is not None:
             progress("hours evaluated", number)
     return lake.read("opportunities", start, end)
@@ -548,12 +582,67 @@ class Report:
 
 def report(settings: Settings, lake: Lake, start: datetime, end: datetime) -> Report:
     """Write the report over [start, end) into the folder of the day on which it ends."""
-    from arb_pipeline.reports import ReportInputs, build_report
+    from arb_pipeline.reports import build_report
+
+    inputs = _report_inputs(settings, lake, start, end)
+    folder = settings.reports_path / end.date().isoformat()
+    review_page(settings, lake, folder / "review.html")
+    return Report(build_report(inputs, folder), inputs)
+
+
+def report_as_of(
+    settings: Settings, lake: Lake, start: datetime, at: datetime, progress: Progress | None = None
+) -> Report:
+    """Write the report over [start, at) by what was known at ``at``, into a folder of its own.
+
+    Pairs, catalogues, fees, results and books as they were known then go to a lake of their own that does not last, and
+    are evaluated there: nothing that became known later can change a byte of the page. This lake is only read.
+
+    Raises:
+        ValueError: if ``at`` is yet to come, or does not lie after ``start``.
+    """
+    from arb_pipeline.reports import build_report
+
+    if not start < at <= settings.clock.now():
+        raise ValueError(f"as of {at.isoformat()} is not between {start.isoformat()} and now: give a past instant")
+    with tempfile.TemporaryDirectory(prefix="arb-as-of-") as folder:
+        then = Lake(folder, settings.exchange_name)
+        copy_known(lake, then, start, at)
+        stopped = _Stopped.at(settings, at)
+        evaluate_hours(stopped, then, start, at, progress)
+        inputs = replace(_report_inputs(stopped, then, start, at), as_of=at, files=None)
+        return Report(build_report(inputs, settings.reports_path / f"as-of-{at:%Y-%m-%dT%H%M%S}Z"), inputs)
+
+
+class _Stopped(Settings):
+    """Settings with a clock that stands still, and without a Postgres to mirror to."""
+
+    stopped_ns: int = 0
+
+    @classmethod
+    def at(cls, settings: Settings, at: datetime) -> "_Stopped":
+        """These settings at an instant."""
+        return cls.model_construct(**{**dict(settings), "postgres_url": None, "stopped_ns": ns_from_datetime(at)})
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(source=lambda: self.stopped_ns)
+
+
+def _report_inputs(settings: Settings, lake: Lake, start: datetime, end: datetime) -> "ReportInputs":
+    """What a report over [start, end) is made of."""
+    from arb_pipeline.reports import ReportInputs
+    from arb_pipeline.reports.gather import files_of, newest_sets, newest_tops, quote_quality
 
     pairs = load_pairs(lake, since=start)
     markets = read_markets(lake)
     opportunities = lake.read("opportunities", start, end)
-    inputs = ReportInputs(
+    agreement = lake.current("settlement_agreement")
+    sets = newest_sets(lake.read("outcome_sets", end=end))
+    outcomes = {name for told in sets["market_ids"].to_pylist() for name in json.loads(told)}
+    partners = {name for pair in pairs if outcomes & set(pair.key) for name in pair.key}
+    category = {event.event_id: event.category for event in read_events(lake, "kalshi", nested=False)}
+    return ReportInputs(
         start=start,
         end=end,
         spreads=lake.read("spreads", start, end),
@@ -562,58 +651,62 @@ def report(settings: Settings, lake: Lake, start: datetime, end: datetime) -> Re
         matches=current_matches(lake),
         book_gaps=lake.read("book_gaps", start, end),
         capture_sessions=lake.read("capture_sessions", start, end),
+        execution_backtest=_within(lake.read("execution_backtest", start, end), "opened_at", start, end),
+        basis=lake.read("basis", start, end),
+        outcome_sets=sets,
+        basket_opportunities=lake.read("basket_opportunities", start, end),
+        settlement_agreement=agreement,
+        match_evaluation=lake.read("match_evaluation", end=end),
+        tops=newest_tops(lake, start, end, outcomes | partners),
+        settled=lake.read("opportunities", end=end, markets=agreement["kalshi_market_id"].to_pylist()),
+        quote_quality=quote_quality(lake, start, end),
+        files=files_of(lake, start, end),
         pairs=pairs,
         markets=markets,
         fees=fee_source(settings, lake, pairs),
         settings=settings,
-        data=_books_of_the_best(lake, opportunities),
+        books=partial(_books_at, settings, lake),
+        categories={
+            market.market_id: category[market.event_id]
+            for market in markets
+            if market.venue == "kalshi" and category.get(market.event_id)
+        },
         exchange=settings.exchange_name,
         universe=Counter(market.venue for market in markets),
         parameters={
             "oldest proof of life of a connection": f"{settings.max_quote_age_s:g} s",
             "smallest net profit": f"${settings.min_net_usd:g}",
+            "shortest episode": f"{settings.burst_ms:g} ms",
             "Kalshi account": settings.kalshi_account,
         },
         generated_at=end,
     )
-    folder = settings.reports_path / end.date().isoformat()
-    review_page(settings, lake, folder / "review.html")
-    return Report(build_report(inputs, folder), inputs)
 
 
-def _books_of_the_best(lake: Lake, opportunities: pa.Table) -> MarketData | None:
-    """The books of the best accepted opportunity's pair, from the start of its hour to its best instant."""
-    accepted = opportunities.filter(opportunities["accepted"]).sort_by([("net", "descending")])
-    if not accepted.num_rows:
-        return None
-    best = accepted.slice(0, 1).to_pylist()[0]
-    at: datetime = best["best_at"]
+def _within(rows: pa.Table, column: str, start: datetime, end: datetime) -> pa.Table:
+    """Rows of [start, end), where the table's partitions are coarser than that."""
+    low, high = (pa.scalar(at, rows.schema.field(column).type) for at in (start, end))
+    return rows.filter(pc.and_(pc.greater_equal(rows[column], low), pc.less(rows[column], high)))
+
+
+def _books_at(settings: Settings, lake: Lake, kalshi: str, polymarket: str, at: datetime) -> MarketData:
+    """The books of a pair from the start of the hour to an instant."""
     hour = at.replace(minute=0, second=0, microsecond=0)
-    ids = {best["kalshi_market_id"], best["polymarket_market_id"]}
-    return _market_data(lake, hour, at + timedelta(microseconds=1), ids)
-
-
-def _market_data(lake: Lake, start: datetime, end: datetime, markets: Collection[str]) -> MarketData:
-    quotes = lake.read("quotes", start, end, markets=markets)
-    book_events = lake.read("book_events", start, end, markets=markets)
-    answers = {}
-    if any(pc.any(pc.equal(rows["source"], "rest")).as_py() for rows in (quotes, book_events)):
-        columns = ("venue", "source", "connection_id", "recv_ns")
-        answers["raw_frames"] = lake.read("raw_frames", start, end, columns=columns, source="rest")
-    return MarketData(
-        quotes=quotes,
-        book_events=book_events,
-        book_gaps=lake.read("book_gaps", start, end, markets=markets),
-        capture_sessions=lake.read("capture_sessions", start, end),
-        **answers,
-    )
+    return _market_data(settings, lake, hour, at + timedelta(microseconds=1), {kalshi, polymarket})
 
 
 def fee_source(
     settings: Settings, lake: Lake, pairs: Iterable[Pair], known_at: datetime | None = None
 ) -> Callable[[Market, datetime], FeeModel]:
-    """The fees of the pairs' markets at a time, by all that is known of their parameters, or was known then."""
+    """As :func:`market_fees`, of the pairs' markets."""
     markets = [market for pair in pairs for market in (pair.kalshi, pair.polymarket)]
+    return market_fees(settings, lake, markets, known_at)
+
+
+def market_fees(
+    settings: Settings, lake: Lake, markets: Iterable[Market], known_at: datetime | None = None
+) -> Callable[[Market, datetime], FeeModel]:
+    """The fees of these markets at a time, by all that is known of their parameters, or was known then."""
     ids = {name for market in markets for name in (market.series_id, market.event_id, market.market_id)}
     changes = FeeChanges(
         [change for venue in VENUES for change in read_fee_changes(lake, venue, ids, known_at)],

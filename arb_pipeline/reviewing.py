@@ -105,11 +105,22 @@ def case_view(case: Case, changes: Sequence[RulesChange] = (), *, width: int = 1
             for name, pays in case.void_states.items()
         ]
         parts.append(Text("If it is not decided as usual, YES pays\n" + "\n".join(paid)))
+    parts.append(Text(_approved_states(case), style="dim"))
     if case.rivals:
         margin = "" if case.margin is None else f", the best {case.margin:.2f} behind"
         lines = [f"- {rival.kalshi} with {rival.polymarket}, score {rival.score:.1f}" for rival in case.rivals]
         parts.append(Text(f"Rivals{margin}\n" + "\n".join(lines), style="dim"))
     return Group(*(Padding(part, (0, 0, 1, 0)) for part in parts))
+
+
+def _approved_states(case: Case) -> str:
+    if not case.stated_void_states:
+        return (
+            "The two texts do not both state what YES pays in every exceptional state: an approval leaves the worst "
+            "case unknown, unless you write void_states into the file"
+        )
+    paid = (f"{name} {pays['kalshi']} / {pays['polymarket']}" for name, pays in case.stated_void_states.items())
+    return f"An approval takes down what both texts state (Kalshi / Polymarket, dollars): {', '.join(paid)}"
 
 
 def review_queue(

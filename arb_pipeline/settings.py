@@ -164,8 +164,9 @@ class Settings(BaseSettings):
         30.0, gt=0, description="a handler that takes longer for one event has its process ended and started again"
     )
     alert_webhook_url: SecretStr | None = Field(
-        None, description="gets each alert of a handler as a POST of JSON; unset: alerts are only logged"
+        None, description="gets each alert as a POST of JSON, besides the channels of the alerts file"
     )
+    alerts_file: Path = Field(Path("alerts.yaml"), description="rules of alerts, and the channels that alerts go to")
 
     # arbitrage
     max_quote_age_s: float = Field(5.0, gt=0, description="oldest proof of life of a connection, seconds")
@@ -174,6 +175,9 @@ class Settings(BaseSettings):
     close_edge_usd: float = Field(0.0, ge=0, description="it closes at this net edge, at most open_edge_usd")
     burst_ms: float = Field(
         500.0, ge=0, description="opportunities closer than this are one, and one that is shorter is none, ms"
+    )
+    hurdle: float = Field(
+        0.04, ge=0, description="a year's return of money that is not locked up, as a fraction: what a pair must beat"
     )
     kalshi_balance_usd: float | None = Field(
         None, gt=0, description="money at Kalshi that opportunities are also sized for, dollars"

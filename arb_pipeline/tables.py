@@ -133,6 +133,8 @@ _PRICES_AT_BEST = (
 _AT_OTHER_SIZES = (
     _n("days", FLOAT, "days to payout of the later leg, at least one"),
     _n("compound", FLOAT, "(1 + roi) ** (365 / days) - 1; null under a week"),
+    _n("excess", FLOAT, "annualised less the hurdle of the settings"),
+    _n("worst_state_annualised", FLOAT, "worst_state_net / capital x 365 / days"),
     _n("top_size", SIZE, "contracts at both tops, at the best instant"),
     _n("net_top", MONEY, "net of those, dollars"),
     *(_n(f"net_{dollars}", MONEY, f"net of the largest size for ${dollars:,}") for dollars in (100, 500, 1_000, 5_000)),
@@ -140,11 +142,14 @@ _AT_OTHER_SIZES = (
     _n("size_at_balances", SIZE, "largest size that the balances in the settings pay for"),
     _n("net_at_balances", MONEY, "net of it, dollars"),
 )
-_BASKET_KIND = _c("kind", STRING, "yes_basket, no_basket, best_of_both, synthetic_no or single_venue")
-_BASKET_EVENT = _c("event_id", STRING, "the event; of a basket over both venues, Kalshi's")
+_BASKET_KIND = _c("kind", STRING, "yes_basket, no_basket, best_of_both or synthetic_no")
+_BASKET_EVENT = _c("event_id", STRING, "the event of which the outcomes are bought")
+_BASKET_OUTCOME = _c(
+    "outcome", STRING, "of synthetic_no the market of the event that is bought on the other venue, else empty"
+)
 _BASKET_AT_BEST = (
-    _n("venue", STRING, "the venue on which all legs are; null if on both"),
-    _n("partner_event_id", STRING, "the other venue's event, of a basket over both"),
+    _c("bought_on", STRING, "kalshi, polymarket or both"),
+    _n("partner_event_id", STRING, "the other venue's event, of a basket over both: the one with most of the partners"),
     _c("legs", STRING, "JSON list of venue, market_id, outcome (yes or no), size, vwap, limit, fee and fee_schedule"),
     _c("payout", MONEY, "least payout of one basket over the ordinary states, dollars"),
     _c("size", SIZE, "baskets, at the largest net"),
@@ -582,7 +587,7 @@ _ALL = (
             _c("event_id", STRING, "the venue's id of the event"),
             _c("title", STRING, "title of the event"),
             _c("outcomes", INT, "how many markets it has"),
-            _c("market_ids", STRING, "JSON list of them, in the venue's order"),
+            _c("market_ids", STRING, "JSON list of them, sorted"),
             _c("exclusive", BOOL, "the venue says that at most one of them resolves YES"),
             _c("exhaustive", BOOL, "proven that at least one of them resolves YES"),
             _c("why", STRING, "what proves or disproves that it is exhaustive"),
@@ -780,6 +785,7 @@ _ALL = (
         columns=(
             _BASKET_KIND,
             _BASKET_EVENT,
+            _BASKET_OUTCOME,
             *_BASKET_AT_BEST,
             _c("opened_at", TIMESTAMP, "first instant with a positive net edge"),
             _n("closed_at", TIMESTAMP, "first instant without; null while it lasts"),
@@ -793,8 +799,8 @@ _ALL = (
             _c("accepted", BOOL, "every guard held"),
             _REASONS,
         ),
-        key=("kind", "event_id", "opened_at"),
-        sort=("opened_at", "kind", "event_id"),
+        key=("kind", "event_id", "outcome", "opened_at"),
+        sort=("opened_at", "kind", "event_id", "outcome"),
         partitioning=Partitioning.DATE,
         by_venue=False,
     ),
@@ -804,6 +810,7 @@ _ALL = (
         columns=(
             _BASKET_KIND,
             _BASKET_EVENT,
+            _BASKET_OUTCOME,
             *_BASKET_AT_BEST,
             _c("opened_ns", INT, "begin, ns since the epoch"),
             _c("closed_ns", INT, "end, ns since the epoch"),
@@ -817,8 +824,8 @@ _ALL = (
             _c("best_ns", INT, "instant of the largest net"),
             _REASONS,
         ),
-        key=("kind", "event_id", "opened_ns"),
-        sort=("kind", "event_id", "opened_ns"),
+        key=("kind", "event_id", "outcome", "opened_ns"),
+        sort=("kind", "event_id", "outcome", "opened_ns"),
         partitioning=Partitioning.HOUR,
         by_venue=False,
     ),
@@ -837,19 +844,21 @@ _ALL = (
             _n("microprice_basis_mean", FLOAT, "the same of the microprices, over time, dollars"),
             _n("gap_mean", FLOAT, "executable gap, the better direction, over time, dollars per contract"),
             _n("gap_max", FLOAT, "largest of it"),
-            _n("break_even_mean", FLOAT, "taker fees of both legs at the tops, unrounded, over time; null if unknown"),
+            _n("clipped_gap_mean", FLOAT, "executable gap over time, counted as zero while it was negative"),
+            _n("break_even_mean", FLOAT, "taker fees of both legs at the mids, unrounded, over time; null if unknown"),
             _n("crossed_share", FLOAT, "share of the known time in which the gap was positive"),
-            _n("paying_share", FLOAT, "share of the known time in which the gap exceeded the break-even"),
-            _c("kalshi_moves", INT, "changes of Kalshi's mid"),
-            _c("polymarket_moves", INT, "changes of Polymarket's mid"),
+            _n("paying_share", FLOAT, "share of the time with known fees in which the gap exceeded the break-even"),
+            _c("kalshi_moves", INT, "changes of Kalshi's mid while both books were trusted"),
+            _c("polymarket_moves", INT, "changes of Polymarket's mid while both books were trusted"),
             _n(
                 "lead_ms",
                 FLOAT,
-                "by which Kalshi's mid moves before Polymarket's (Hayashi-Yoshida), ms; null if unknown",
+                "by how much Kalshi's mid moves before Polymarket's (Hayashi-Yoshida), ms; negative where "
+                "Polymarket's moves first; null where too few moves go together",
             ),
-            _n("lead_correlation", FLOAT, "correlation at that lead"),
-            _n("lead_asymmetry", FLOAT, "above 1: Kalshi leads; the ratio of squared correlations to either side"),
-            _n("grid_lead_ms", FLOAT, "the same by cross-correlation of log-odds changes on a 1 s grid, ms"),
+            _n("lead_correlation", FLOAT, "correlation at that lead; negative where they move against one another"),
+            _n("lead_asymmetry", FLOAT, "above 1: Kalshi leads; squared correlations ahead by those behind"),
+            _n("grid_lead_ms", FLOAT, "the same lead by cross-correlation of log-odds changes on a 1 s grid, ms"),
             _n("grid_correlation", FLOAT, "correlation at that lead"),
         ),
         key=("kalshi_market_id", "polymarket_market_id"),

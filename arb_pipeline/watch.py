@@ -29,7 +29,7 @@ from arb_pipeline.units import ONE, format_plain, price_decimal, size_decimal
 from arb_pipeline.venues import VENUES
 from arb_pipeline.venues.base import FeeModel, FeeUnknownError, Session, Venue
 
-__all__ = ["BookView", "Gap", "View", "find", "look", "parse_names", "watch"]
+__all__ = ["BookView", "Gap", "HeldBook", "View", "Watching", "find", "look", "parse_names", "watch"]
 
 _ALIASES = {"poly": "polymarket"}
 _LADDERS = 6
@@ -197,21 +197,8 @@ async def watch(
     Raises:
         ArbError: if none of the venues can be streamed.
     """
-    watching = _Watching(settings, markets, venues)
-    running = asyncio.create_task(watching.recorder().run(stop, watching.on_progress))
-    try:
-        while not running.done():
-            await asyncio.wait({running}, timeout=refresh_s)
-            if show(watching.view()):
-                stop.set()
-                break
-        summary = await running
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-    if summary.stop_reason == "nothing_to_capture":
-        reasons = "; ".join(figures.message for figures in summary.venues.values() if figures.message)
-        raise ArbError(f"nothing to watch: {reasons}")
+    watching = Watching(settings, markets, venues)
+    await watching.run(lambda: show(watching.view()), stop, refresh_s)
 
 
 def look(settings: Settings, markets: Sequence[Market], wait_s: float, venues: Mapping[str, Venue] = VENUES) -> View:
@@ -232,17 +219,47 @@ def look(settings: Settings, markets: Sequence[Market], wait_s: float, venues: M
     return views[-1]
 
 
-class _Watching:
+@dataclass(frozen=True, slots=True)
+class HeldBook:
+    """A session's own book, which goes on changing; ``changed_ns``: receive time of its newest change."""
+
+    book: OrderBook
+    in_sync: bool
+    changed_ns: int
+
+
+class Watching:
     """The watched markets with the sessions that keep their books."""
 
-    def __init__(self, settings: Settings, markets: Sequence[Market], venues: Mapping[str, Venue]) -> None:
+    def __init__(self, settings: Settings, markets: Sequence[Market], venues: Mapping[str, Venue] = VENUES) -> None:
         self._settings = settings
         self._markets = markets
         self._venues = {market.venue: venues[market.venue] for market in markets}
         self._sessions: list[_SessionTap] = []
         self._messages: dict[str, str] = {}
 
-    def recorder(self) -> Recorder:
+    async def run(self, show: Callable[[], bool], stop: asyncio.Event, refresh_s: float) -> None:
+        """Keep the books, and call ``show`` again and again until it returns True or ``stop`` is set.
+
+        Raises:
+            ArbError: if none of the venues can be streamed.
+        """
+        running = asyncio.create_task(self._recorder().run(stop, self._on_progress))
+        try:
+            while not running.done():
+                await asyncio.wait({running}, timeout=refresh_s)
+                if show():
+                    stop.set()
+                    break
+            summary = await running
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        if summary.stop_reason == "nothing_to_capture":
+            reasons = "; ".join(figures.message for figures in summary.venues.values() if figures.message)
+            raise ArbError(f"nothing to watch: {reasons}")
+
+    def _recorder(self) -> Recorder:
         """A recorder that keeps nothing."""
         by_venue = {name: [market for market in self._markets if market.venue == name] for name in self._venues}
         tapped = {name: cast("Venue", _VenueTap(venue, self._sessions)) for name, venue in self._venues.items()}
@@ -250,9 +267,22 @@ class _Watching:
         lake = Lake(settings.lake, settings.exchange_name)
         return Recorder(settings, lake, settings.clock, "watch", by_venue, venues=tapped, keep=False)
 
-    async def on_progress(self, status: CaptureStatus) -> None:
+    async def _on_progress(self, status: CaptureStatus) -> None:
         """Keep what the connections say about themselves."""
         self._messages = {name: figures.message for name, figures in status.venues.items()}
+
+    def held(self, market: Market) -> "HeldBook | None":
+        """A market's book as it stands; None before it came."""
+        for session in self._sessions:
+            changed = session.changed.get((market.venue, market.market_id))
+            book = session.book(market.market_id)
+            if changed is not None and book is not None:
+                return HeldBook(book, session.in_sync(market.market_id), changed)
+        return None
+
+    def message(self, market: Market) -> str:
+        """What the market's venue says about its connections, empty if nothing is wrong."""
+        return self._messages.get(market.venue, "")
 
     def view(self) -> View:
         """The books as they stand."""
@@ -264,18 +294,12 @@ class _Watching:
         return View(at, self._settings.exchange_name, books, gaps)
 
     def _book(self, market: Market) -> BookView:
-        for session in self._sessions:
-            changed = session.changed.get((market.venue, market.market_id))
-            book = session.book(market.market_id)
-            if changed is not None and book is not None:
-                age = (self._settings.clock.now_ns() - changed) / 1e9
-                bids, asks = tuple(book.bid_levels()), tuple(book.ask_levels())
-                in_sync = session.in_sync(market.market_id)
-                return BookView(market, bids, asks, in_sync, age, "" if in_sync else self._message(market))
-        return BookView(market, message=self._message(market) or "no book yet")
-
-    def _message(self, market: Market) -> str:
-        return self._messages.get(market.venue, "")
+        held = self.held(market)
+        if held is None:
+            return BookView(market, message=self.message(market) or "no book yet")
+        age = (self._settings.clock.now_ns() - held.changed_ns) / 1e9
+        bids, asks = tuple(held.book.bid_levels()), tuple(held.book.ask_levels())
+        return BookView(market, bids, asks, held.in_sync, age, "" if held.in_sync else self.message(market))
 
     def _gap(self, yes: BookView, no: BookView, at: datetime) -> Gap:
         unknown = Gap(yes.market, no.market)

@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import importlib
 import os
 import tempfile
 import threading
@@ -11,11 +12,26 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from arb_pipeline.settings import Settings
+
+
+def absent(reason: str) -> NoReturn:
+    """Skip a test for want of something that can be installed or named; under CI, which has all of it, fail."""
+    if os.environ.get("ARB_REQUIRE_SHARED"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def required(module: str) -> Any:
+    """A module of an extra."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        absent(f"{error}: install the extras as README.md says")
 
 
 def shared_folder(variable: str) -> Path:
@@ -25,10 +41,7 @@ def shared_folder(variable: str) -> Path:
         path = Path(value)
         assert path.is_dir(), f"{variable}={value} is not a folder"
         return path
-    reason = f"{variable} is not set: point it at the folder to run this test"
-    if os.environ.get("ARB_REQUIRE_SHARED"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+    absent(f"{variable} is not set: point it at the folder to run this test")
 
 
 @pytest.fixture(scope="session")
@@ -93,10 +106,7 @@ def _s3_server() -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
         from werkzeug.serving import WSGIRequestHandler, make_server
     except ImportError as error:
-        reason = f"no S3-compatible server: {error}; install the extra 'dev'"
-        if os.environ.get("ARB_REQUIRE_SHARED"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        absent(f"no S3-compatible server: {error}; install the extra 'dev'")
 
     class Quiet(WSGIRequestHandler):
         def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
@@ -152,9 +162,7 @@ def _postgres_server() -> Iterator[Any]:
         try:
             server.start()
         except PostgresError as error:
-            if os.environ.get("ARB_REQUIRE_SHARED"):
-                pytest.fail(str(error))
-            pytest.skip(str(error))
+            absent(str(error))
         yield server
         server.stop()
 

@@ -99,7 +99,7 @@ def test_without_a_query_the_tables_are_listed_and_the_database_file_is_made(lak
     shown = arb("sql", "--lake", lake).stdout
     assert all(name in shown for name in TABLES)
     assert (Path(lake) / "lake.duckdb").exists()
-    sizes = {row["name"]: row["rows"] for row in json.loads(arb("sql", "--lake", lake, "--json").stdout)}
+    sizes = {row["table"]: row["rows"] for row in json.loads(arb("sql", "--lake", lake, "--json").stdout)}
     assert (sizes["quotes"], sizes["trades"], sizes.keys()) == (2, 0, TABLES.keys())
 
 
@@ -182,9 +182,21 @@ def test_a_book_in_a_gap_is_refused_unless_it_is_wanted_all_the_same(lake: str) 
     assert json.loads(arb("book", "M", at, "--lake", lake, "--allow-untrusted", "--json").stdout)["in_sync"] is False
 
 
+@pytest.mark.parametrize("at", ["2026-05-13 20:00:15", "2026-05-13T21:00:15+01:00", str(START + 15 * 10**9)])
+def test_a_time_is_utc_unless_it_has_an_offset(lake: str, at: str) -> None:
+    told = json.loads(arb("book", "M", at, "--lake", lake, "--json").stdout)
+    assert told["at_ns"] == START + 15 * 10**9
+
+
+def test_what_is_no_time_is_refused_with_an_example(lake: str) -> None:
+    done = arb("book", "M", "yesterday", "--lake", lake)
+    assert done.exit_code == 2
+    assert "'yesterday' is no time" in " ".join(done.output.split())
+
+
 def test_errors_of_both_are_one_line_and_exit_code_1(lake: str) -> None:
     for arguments, says in (
-        (("book", "M", "2026-05-13T20:00:15"), "add Z for UTC"),
+        (("book", "M", "2026-05-13T20:02:00Z"), "seq_gap from"),
         (("book", "nobody", "2026-05-13T20:00:15Z"), "no market is called"),
         (("sql", "select * from qoutes"), 'Did you mean "quotes"'),
     ):

@@ -211,3 +211,19 @@ def test_a_view_shows_what_changed_whatever_the_width(waiting: list[Case], width
     assert "in no catalogue" in shown
     side_by_side = any("by June 29" in line and "by June 30" in line for line in shown.splitlines())
     assert side_by_side == (width == 160)
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_a_view_says_which_payouts_an_approval_takes_down(waiting: list[Case], stated: bool) -> None:
+    case = waiting[0]
+    kalshi, polymarket = case.digests
+    told = {
+        "rules": {"kalshi": kalshi, "polymarket": polymarket},
+        "stated_void_states": {"cancelled": {"kalshi": "0.5", "polymarket": "0.5"}} if stated else None,
+    }
+    console = Console(file=StringIO(), width=160)
+    console.print(case_view(Case({**case.row, "explanation": json.dumps(told)}, case.kalshi, case.polymarket)))
+    assert isinstance(console.file, StringIO)
+    shown = " ".join(console.file.getvalue().split())
+    assert ("takes down what both texts state (Kalshi / Polymarket, dollars): cancelled 0.5 / 0.5" in shown) == stated
+    assert ("leaves the worst case unknown" in shown) != stated

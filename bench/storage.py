@@ -24,19 +24,21 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from arb_pipeline.arbitrage.fees import FeeBook
 from arb_pipeline.arbitrage.pairs import MarketData, Pair
-from arb_pipeline.arbitrage.spreads import spreads_table
+from arb_pipeline.arbitrage.spreads import pair_spreads
+from arb_pipeline.arbitrage.streams import PairStream, load_streams
 from arb_pipeline.capture.replay import replay
 from arb_pipeline.clock import ns_from_datetime
 from arb_pipeline.model import Market, MarketStatus, MatchStatus, Relation
 from arb_pipeline.recordings import Recording
 from arb_pipeline.settings import Settings
 from arb_pipeline.storage.arrow import decimal_array
-from arb_pipeline.storage.lake import Lake, Partition
-from arb_pipeline.storage.postgres import EmbeddedPostgres, Postgres, TickLoader, copy_rows
+from arb_pipeline.storage.lake import HOUR_NS, Lake, Partition
+from arb_pipeline.storage.postgres import EmbeddedPostgres, Postgres, TickLoader, copy_rows, index_days
+from arb_pipeline.storage.postgres.copying import binary_copy
 from arb_pipeline.storage.postgres.loading import ensure_days
 from arb_pipeline.tables import table
 from arb_pipeline.venues import venue as registered
@@ -81,7 +83,7 @@ class Figure:
             floor = f"at most {self.at_most:,.0f}"
         verdict = "" if not floor else "MISSED" if self.missed else "ok"
         value = f"{self.value:,.0f}" if self.value >= 1_000 else f"{self.value:,.2f}"
-        return f"{self.what:<58} {value:>14} {self.unit:<11} {floor:<18} {verdict}"
+        return f"{self.what:<75} {value:>14} {self.unit:<11} {floor:<18} {verdict}"
 
 
 # --- made-up rows ------------------------------------------------------------------------------------------
@@ -124,7 +126,7 @@ def quotes(venue: str, market_id: str, number: int, count: int) -> pa.Table:
         "ask_size": 1_000_000 * own.integers(1, 1_000, count),
         "in_sync": np.ones(count, dtype=np.bool_),
     }
-    return _rows("quotes", columns)
+    return rows_of("quotes", columns)
 
 
 def changes(venue: str, market_id: str, number: int, count: int) -> pa.Table:
@@ -141,7 +143,7 @@ def changes(venue: str, market_id: str, number: int, count: int) -> pa.Table:
         "price": 5_000 + 100 * steps,
         "size": 1_000_000 * own.integers(0, 500, count),
     }
-    return _rows("book_events", columns)
+    return rows_of("book_events", columns)
 
 
 def _common(venue: str, market_id: str, times: Ints, number: int, random: np.random.Generator) -> dict[str, object]:
@@ -158,7 +160,8 @@ def _common(venue: str, market_id: str, times: Ints, number: int, random: np.ran
     }
 
 
-def _rows(name: str, columns: dict[str, object]) -> pa.Table:
+def rows_of(name: str, columns: dict[str, object]) -> pa.Table:
+    """A table's rows from arrays (prices 1e-4 dollars, sizes 1e-6 contracts) and words that all rows have."""
     schema, count = table(name).schema, len(np.asarray(columns["recv_ns"]))
     made: dict[str, pa.Array] = {}
     for field in schema:
@@ -222,10 +225,15 @@ def recorded(folder: Path) -> list[Figure]:
 
 
 def postgres(rows: int) -> list[Figure]:
-    """Quotes into a server of our own, in transactions of :data:`BATCH` rows, with its indexes and constraints."""
+    """Quotes into a server of our own, in transactions of :data:`BATCH` rows, with its indexes and constraints.
+
+    COPY, executemany and the loader write to the same table: the running day, which has the primary key. Beside them
+    stands what the server does with bytes that were encoded beforehand, and a day that is over, with its second index.
+    """
     batches = _batches(_many(quotes, "kalshi", rows))
     some = batches[: max(1, len(batches) // 10)]
     listed = [[tuple(row.values()) for row in batch.to_pylist()] for batch in some]
+    encoded = [b"".join(binary_copy(batch)) for batch in batches]
     names = batches[0].column_names
     insert = f"INSERT INTO quotes ({', '.join(names)}) VALUES ({', '.join(['%s'] * len(names))})"
     with tempfile.TemporaryDirectory(prefix="bench-storage-") as folder, EmbeddedPostgres(folder) as server:
@@ -243,6 +251,12 @@ def postgres(rows: int) -> list[Figure]:
                 with database.connected() as connection, connection.cursor() as cursor:
                     cursor.executemany(insert, values)
 
+        def copy_encoded() -> None:
+            statement = f"COPY quotes ({', '.join(names)}) FROM STDIN (FORMAT binary)"
+            for content in encoded:
+                with database.connected() as connection, connection.cursor() as cursor, cursor.copy(statement) as into:
+                    into.write(content)
+
         def load() -> None:
             loader = TickLoader(database, "bench", "")
             for position, batch in enumerate(batches, 1):
@@ -253,46 +267,87 @@ def postgres(rows: int) -> list[Figure]:
                 connection.execute("TRUNCATE quotes")
             return _seconds(measured)
 
-        def size() -> int:
+        def index() -> None:
+            assert index_days(database, START + timedelta(days=2))
+
+        def size() -> float:
             with database.connected() as connection:
                 row = connection.execute(
                     "SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('quotes')"
                 ).fetchone()
-            return int(str(row[0])) if row else 0
+            return int(str(row[0])) / rows if row else 0.0
 
+        found = ", ".join(_indexes(database))
+        before = _processor_seconds(database)
         figures = [
-            Figure("quotes: by COPY", rows / emptied(copy), "rows/s", at_least=MIN_COPIED_PER_S),
-            Figure("quotes: bytes in Postgres, indexes included", size() / rows, "bytes/row"),
-            Figure("quotes: by executemany", sum(map(len, listed)) / emptied(execute_many), "rows/s"),
-            Figure("quotes: by the loader (COPY, latest prices, position)", rows / emptied(load), "rows/s"),
+            Figure(f"quotes ({found}): by COPY", rows / emptied(copy), "rows/s", at_least=MIN_COPIED_PER_S),
+            Figure(
+                "  rows a second of processor, client and server",
+                rows / (_processor_seconds(database) - before),
+                "rows/s",
+            ),
+            Figure("  bytes in Postgres, indexes included", size(), "bytes/row"),
+            Figure("  by executemany", sum(map(len, listed)) / emptied(execute_many), "rows/s"),
+            Figure("  by COPY of bytes encoded beforehand", rows / emptied(copy_encoded), "rows/s"),
+            Figure("  by the loader (COPY, latest prices, position)", rows / emptied(load), "rows/s"),
+            Figure("quotes of a day that is over: indexed", rows / _seconds(index), "rows/s"),
+        ]
+        found = ", ".join(_indexes(database))
+        figures += [
+            Figure("  bytes in Postgres, indexes included", size(), "bytes/row"),
+            Figure(f"quotes ({found}): by COPY", rows / emptied(copy), "rows/s"),
         ]
         database.close()
     return figures
 
 
+def _processor_seconds(database: Postgres) -> float:
+    """What this process and the server's process of its connection have taken so far."""
+    with database.connected() as connection:
+        told = Path(f"/proc/{connection.info.backend_pid}/stat").read_text()
+    user, system = told.rpartition(")")[2].split()[11:13]
+    return time.process_time() + (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def _indexes(database: Postgres) -> list[str]:
+    """What the day's quotes are indexed by."""
+    with database.connected() as connection:
+        rows = connection.execute(
+            "SELECT substring(indexdef FROM '\\(.*\\)') FROM pg_indexes WHERE tablename LIKE 'quotes\\__%' "
+            "ORDER BY indexname DESC"
+        ).fetchall()
+    return [f"key {columns}" for (columns,) in rows]
+
+
 def as_of(rows: int, rounds: int = 3) -> list[Figure]:
-    """Both directions of every pair at every change of either top, net of fees, with the trust in them: `spreads`."""
+    """Both directions of every pair at every change of either top, net of fees, with the trust in them: ``spreads``.
+
+    A pair's rows are dropped before the next one's are made, as in the pipeline.
+    """
     pairs = [
         Pair(kalshi, polymarket, Relation.EQUIVALENT, MatchStatus.AUTO)
         for kalshi, polymarket in map(markets, range(PAIRS))
     ]
     tops = pa.concat_tables([_many(quotes, "kalshi", rows // 2), _many(quotes, "polymarket", rows // 2)])
-    data = MarketData(quotes=tops, capture_sessions=_sessions())
-    settings = Settings()
+    data = MarketData(quotes=tops, capture_sessions=sessions())
+    settings, end_ns = Settings(), ns_from_datetime(START + HOUR)
 
     def fees(market: Market, at: datetime) -> FeeModel:
         return registered(market.venue).fees(market, at, settings)
 
     took, busy = [], []
-    before = _peak_gb()
+    before = peak_gb()
     for _ in range(rounds):
         began, worked = time.perf_counter(), time.process_time()
-        made = spreads_table(pairs, data, start=START, end=START + HOUR, settings=settings, fees=fees)
+        told = instants = 0
+        streams, book = load_streams(pairs, data, end_ns, settings), FeeBook(fees)
+        for pair in pairs:
+            made = pair_spreads(PairStream.of(pair, streams), end_ns - HOUR_NS, end_ns, book)
+            told += sum(made.num_rows - made[name].null_count for name in ("net_yes_kalshi", "net_yes_polymarket"))
+            instants += made.num_rows
+        del streams, made
         took.append(time.perf_counter() - began)
         busy.append(time.process_time() - worked)
-        told = pc.count(made["net_yes_kalshi"]).as_py() + pc.count(made["net_yes_polymarket"]).as_py()
-        instants = made.num_rows
-        del made
     return [
         Figure(f"{PAIRS} pairs, {tops.num_rows:,} quotes: best of {rounds}", min(took), "s", at_most=MAX_AS_OF_S),
         Figure("its processor time", min(busy), "s"),
@@ -300,11 +355,12 @@ def as_of(rows: int, rounds: int = 3) -> list[Figure]:
         Figure("instants", instants, "rows"),
         Figure("of which priced net of fees, for their gap is positive", told, "rows"),
         Figure("memory: quotes alone", before, "GB"),
-        Figure("memory: peak", _peak_gb(), "GB"),
+        Figure("memory: peak", peak_gb(), "GB"),
     ]
 
 
-def _sessions() -> pa.Table:
+def sessions() -> pa.Table:
+    """A connection of each venue that goes on."""
     rows = [
         {
             "venue": venue,
@@ -341,14 +397,15 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*.parquet"))
 
 
-def _peak_gb() -> float:
+def peak_gb() -> float:
+    """Most memory that this process ever had."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 # --- all of it ---------------------------------------------------------------------------------------------
 
 
-def _apart(part: Callable[[], list[Figure]]) -> list[Figure]:
+def apart(part: Callable[[], list[Figure]]) -> list[Figure]:
     """Run a part in a fresh process."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(part).result()
@@ -380,7 +437,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     missed = 0
     for title, part in _parts(options):
         print(f"\n{title} (a process gets {_share_of_a_core():.0%} of a core)")
-        for figure in _apart(part):
+        for figure in apart(part):
             print(figure.line(), flush=True)
             missed += figure.missed
     if "ARB_RECORDINGS" not in os.environ:

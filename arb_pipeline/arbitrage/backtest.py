@@ -18,7 +18,7 @@ from arb_pipeline.arbitrage.candidates import candidate_bids, candidate_legs, ro
 from arb_pipeline.arbitrage.fees import FeeBook, FeeSource
 from arb_pipeline.arbitrage.ladders import Fill, Leg, optimise
 from arb_pipeline.arbitrage.pairs import Direction, MarketData, Pair
-from arb_pipeline.arbitrage.streams import PairStream, load_streams
+from arb_pipeline.arbitrage.streams import PairStream, Polls, load_streams
 from arb_pipeline.clock import datetime_from_ns, ns_from_datetime
 from arb_pipeline.settings import Settings
 from arb_pipeline.tables import table
@@ -89,7 +89,13 @@ def execute_order(order: Order, legs: Sequence[Leg], bids: Sequence[Sequence[Fil
 
 
 def backtest(  # noqa: PLR0917 - what an evaluation is defined by, and its result
-    pairs: Sequence[Pair], data: MarketData, opportunities: pa.Table, until_ns: int, settings: Settings, fees: FeeSource
+    pairs: Sequence[Pair],
+    data: MarketData,
+    opportunities: pa.Table,
+    until_ns: int,
+    settings: Settings,
+    fees: FeeSource,
+    polls: Polls | None = None,
 ) -> pa.Table:
     """The table ``execution_backtest`` of the accepted ones of these opportunities.
 
@@ -98,12 +104,13 @@ def backtest(  # noqa: PLR0917 - what an evaluation is defined by, and its resul
         data: books from before the openings on.
         opportunities: rows of ``opportunities``.
         until_ns: nothing is known from here on.
+        polls: when polled connections answered, where the data are not all that was received over them.
     """
     by_pair: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in opportunities.filter(opportunities["accepted"]).to_pylist():
         by_pair.setdefault((row["kalshi_market_id"], row["polymarket_market_id"]), []).append(row)
     concerned = [pair for pair in pairs if pair.key in by_pair]
-    streams = load_streams(concerned, data, until_ns, settings) if concerned else {}
+    streams = load_streams(concerned, data, until_ns, settings, polls) if concerned else {}
     book = FeeBook(fees)
     rows = [
         row for pair in concerned for row in _of_pair(PairStream.of(pair, streams), by_pair[pair.key], until_ns, book)

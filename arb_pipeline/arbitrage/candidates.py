@@ -7,6 +7,7 @@ its reasons.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_EVEN, Decimal
+from functools import lru_cache
 from typing import Final
 
 from arb_pipeline.arbitrage.books import PairState
@@ -118,7 +119,7 @@ class Assessor:
             return None
         key = (*ladders, *(model if isinstance(model, str) else id(model) for model in models))
         if key != self._priced_for:
-            self._priced_for, self._priced = key, self._price(state.kalshi, state.polymarket, models)
+            self._priced_for, self._priced = key, self._price(ladders, models)
             self._told = None
         priced = self._priced
         assert priced is not None
@@ -128,19 +129,16 @@ class Assessor:
         return self._told
 
     def _price(
-        self, kalshi: OrderBook, polymarket: OrderBook, models: tuple[FeeModel | str, FeeModel | str]
+        self, ladders: tuple[tuple[Level, ...], tuple[Level, ...]], models: tuple[FeeModel | str, FeeModel | str]
     ) -> Candidate:
-        """Size and price a direction; the guards on depth, fees and rules."""
-        yes_kalshi = self._direction == "yes_kalshi"
-        tops = (
-            price_decimal(_buys(kalshi, yes=yes_kalshi)[0][0]),
-            price_decimal(_buys(polymarket, yes=not yes_kalshi)[0][0]),
-        )
+        """Size and price the (YES, NO) ladders of a direction; the guards on depth, fees and rules."""
+        kalshi, polymarket = ladders if self._direction == "yes_kalshi" else ladders[::-1]
+        tops = price_decimal(kalshi[0][0]), price_decimal(polymarket[0][0])
         first, second = models
         if isinstance(first, str) or isinstance(second, str):
             why = "; ".join(model for model in models if isinstance(model, str))
             return Candidate((f"{FEES_UNKNOWN}:{why}",), (), None, _ZERO, tops, ("", ""), None)
-        legs = candidate_legs(self._pair, self._direction, kalshi, polymarket, (first, second))
+        legs = _leg(self._pair.kalshi, kalshi, first), _leg(self._pair.polymarket, polymarket, second)
         schedules = first.schedule.name, second.schedule.name
         top_edge = rounded(execute(legs, min(leg.asks[0][1] for leg in legs)).net_edge)
         optimum = optimise(legs)
@@ -206,20 +204,31 @@ def _opposite(payoff: Payoff) -> Payoff:
 def _buys(book: OrderBook, *, yes: bool) -> tuple[Level, ...]:
     """The ladder that a buyer walks, without levels that no order can be."""
     levels = book.yes_asks() if yes else book.no_asks()
-    return tuple((price, size) for price, size in levels if 0 < price < ONE and size > 0)
+    return tuple([(price, size) for price, size in levels if 0 < price < ONE and size > 0])
 
 
 def _sells(book: OrderBook, *, yes: bool) -> tuple[Fill, ...]:
     """The bids for an outcome: one for NO is an ask for YES."""
     levels = book.bid_levels() if yes else [(ONE - price, size) for price, size in book.yes_asks()]
-    return tuple((price_decimal(price), size_decimal(size)) for price, size in levels if 0 < price < ONE and size > 0)
+    return tuple(_fill((price, size)) for price, size in levels if 0 < price < ONE and size > 0)
 
 
 def _leg(market: Market, levels: Iterable[Level], fees: FeeModel) -> Leg:
-    asks: tuple[Fill, ...] = tuple((price_decimal(price), size_decimal(size)) for price, size in levels)
     return Leg(
-        market.market_id, market.venue, asks, fees, size_decimal(market.size_step), size_decimal(market.min_size)
+        market.market_id,
+        market.venue,
+        tuple(map(_fill, levels)),
+        fees,
+        size_decimal(market.size_step),
+        size_decimal(market.min_size),
     )
+
+
+@lru_cache(maxsize=65_536)
+def _fill(level: Level) -> Fill:
+    """A level in decimals; from one instant to the next most of a ladder stays as it is."""
+    price, size = level
+    return price_decimal(price), size_decimal(size)
 
 
 def _match_reasons(pair: Pair, direction: Direction) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from functools import cached_property
-from itertools import pairwise
+from operator import lt
 
 from arb_pipeline.units import SIZE_SCALE
 from arb_pipeline.venues.base import FeeModel
@@ -70,10 +70,10 @@ class Leg:
     min_size: Decimal = _ZERO
 
     def __post_init__(self) -> None:
-        prices = [price for price, _ in self.asks]
-        if any(low >= high for low, high in pairwise(prices)):
+        prices, sizes = [price for price, _ in self.asks], [size for _, size in self.asks]
+        if not all(map(lt, prices, prices[1:])):
             raise ValueError(f"asks of leg {self.name!r} are not strictly rising in price: give them cheapest first")
-        if any(size <= 0 for _, size in self.asks):
+        if min(sizes, default=_ONE) <= 0:
             raise ValueError(f"asks of leg {self.name!r} hold a size that is not positive: leave such levels out")
         if self.lot <= 0:
             raise ValueError(f"lot {self.lot} of leg {self.name!r} is not positive")
@@ -81,7 +81,7 @@ class Leg:
     @property
     def depth(self) -> Decimal:
         """Contracts on the whole ladder."""
-        return sum((size for _, size in self.asks), _ZERO)
+        return sum([size for _, size in self.asks], _ZERO)
 
     def take(self, size: Decimal) -> list[Fill]:
         """The levels that an order of ``size`` contracts consumes.
@@ -243,12 +243,14 @@ def execute(legs: Sequence[Leg], size: Decimal, payout: Decimal = _ONE) -> Execu
     return Execution(size, payout, tuple(done), cost, fees)
 
 
-def edge_curve(legs: Sequence[Leg], payout: Decimal = _ONE, *, whole: bool = False) -> tuple[Segment, ...]:
+def edge_curve(
+    legs: Sequence[Leg], payout: Decimal = _ONE, *, whole: bool = False, reach: Decimal = _ZERO
+) -> tuple[Segment, ...]:
     """Merge-walk the ladders by cumulative size.
 
     The all-in price ``p + r p (1 - p)`` rises with ``p`` for every rate below 1, so the marginal net edge never
-    rises with size and the walk may end at the first stretch that does not pay; ``whole`` walks on to the end of
-    the shallowest ladder.
+    rises with size and the walk may end at the first stretch that does not pay, if that goes to ``reach`` contracts or
+    beyond; ``whole`` walks on to the end of the shallowest ladder.
     """
     segments: list[Segment] = []
     if not all(leg.asks for leg in legs):
@@ -262,9 +264,9 @@ def edge_curve(legs: Sequence[Leg], payout: Decimal = _ONE, *, whole: bool = Fal
         step = min(left)
         net = payout - sum(all_in, _ZERO)
         segments.append(Segment(start, start + step, prices, payout - sum(prices, _ZERO), net))
-        if net <= 0 and not whole:
-            return tuple(segments)
         start += step
+        if net <= 0 and start >= reach and not whole:
+            return tuple(segments)
         for index, leg in enumerate(legs):
             left[index] -= step
             if left[index] == 0:
@@ -291,7 +293,7 @@ def optimise(legs: Sequence[Leg], payout: Decimal = _ONE) -> Optimum:
         return Optimum(legs, payout, None, BELOW_MINIMUM, walk_size, curve)
     seed = min(max(_down(walk_size, lot), smallest), largest)
     reach = min(largest, seed + _MOST_LOTS_EACH_WAY * lot)
-    covering = edge_curve(legs, payout, whole=True) if curve[-1].end < reach else curve
+    covering = edge_curve(legs, payout, reach=reach) if curve[-1].end < reach else curve
     bound = _UnroundedNet(covering, len(legs))
     best = execute(legs, seed, payout)
     for step in (-lot, lot):

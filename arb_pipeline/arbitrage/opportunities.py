@@ -8,16 +8,17 @@ was cut.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal
 from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 import pyarrow as pa
 
-from arb_pipeline.arbitrage.books import PairState, pair_states
+from arb_pipeline.arbitrage.books import gap_states, pair_states
 from arb_pipeline.arbitrage.candidates import (
     BELOW_MIN_NET,
     BELOW_MIN_SIZE,
@@ -32,11 +33,11 @@ from arb_pipeline.arbitrage.candidates import (
     candidate_legs,
     rounded,
 )
-from arb_pipeline.arbitrage.episodes import EdgeEpisode, EdgeRules, EdgeStep, PieceFold, join
+from arb_pipeline.arbitrage.episodes import EdgeEpisode, EdgeRules, EdgeStep, join
 from arb_pipeline.arbitrage.fees import FeeBook, FeeSource
 from arb_pipeline.arbitrage.ladders import Execution, Optimum, execute, execute_balances, execute_notional, optimise
 from arb_pipeline.arbitrage.pairs import Direction, MarketData, Pair
-from arb_pipeline.arbitrage.returns import days_to_payout, returns
+from arb_pipeline.arbitrage.returns import annualised_simple, days_to_payout, returns
 from arb_pipeline.arbitrage.spreads import concat_spreads, pair_spreads
 from arb_pipeline.arbitrage.streams import (
     AFTER_CLOSE,
@@ -46,8 +47,10 @@ from arb_pipeline.arbitrage.streams import (
     NOT_IN_SYNC,
     STALE_LEG,
     PairStream,
+    Polls,
     load_streams,
 )
+from arb_pipeline.arbitrage.tracks import Tracks
 from arb_pipeline.clock import datetime_from_ns, ns_from_datetime
 from arb_pipeline.model import Relation
 from arb_pipeline.settings import Settings
@@ -58,12 +61,17 @@ __all__ = [
     "BURST",
     "FUNNEL",
     "NOTIONALS",
+    "PAIR_EPISODES",
+    "EpisodeTables",
     "Evaluation",
+    "PairEvaluation",
     "edge_rules",
     "evaluate",
+    "evaluate_each",
     "funnel",
     "joined",
     "optimum_at",
+    "sorted_pieces",
 ]
 
 BURST = "burst"
@@ -93,8 +101,6 @@ _KINDS: Final[Mapping[Relation, str]] = {
     Relation.EXCLUSIVE: "exclusive",
 }
 _DIRECTIONS: Final[tuple[Direction, ...]] = DIRECTIONS_OF[Relation.EQUIVALENT]
-_PRESENT: Final = EdgeRules(Decimal("-Infinity"), Decimal("-Infinity"))
-"""Of rejected candidates it only counts whether there is one."""
 _ZERO: Final = Decimal(0)
 
 Row: TypeAlias = dict[str, object]
@@ -135,25 +141,61 @@ def evaluate(  # noqa: PLR0917 - the six things that define an evaluation
     """
     if start >= end:
         raise ValueError(f"window {start.isoformat()} to {end.isoformat()} is empty: give an end after the start")
+    found = list(evaluate_each(pairs, data, start, end, settings, FeeBook(fees)))
+    pieces = sorted_pieces(one.opportunity_pieces for one in found)
+    opportunities = joined(pieces, end, settings)
+    spreads = concat_spreads(one.spreads for one in found)
+    return Evaluation(spreads, pieces, opportunities, funnel(opportunities, start.date()))
+
+
+@dataclass(frozen=True, slots=True)
+class PairEvaluation:
+    """What one pair adds to ``spreads`` and ``opportunity_pieces``."""
+
+    spreads: pa.Table
+    opportunity_pieces: pa.Table
+
+
+def evaluate_each(  # noqa: PLR0917 - what defines an evaluation, and what is known of polls
+    pairs: Sequence[Pair],
+    data: MarketData,
+    start: datetime,
+    end: datetime,
+    settings: Settings,
+    fees: FeeBook,
+    polls: Polls | None = None,
+) -> Iterator[PairEvaluation]:
+    """Evaluate pairs over [start, end), one after the other in the order of their keys.
+
+    No pair depends on another one, so that in memory need be no more than the data of some of them.
+
+    Args:
+        data: of these pairs' markets.
+        polls: when polled connections answered, where the data are not all that was received over them.
+
+    Raises:
+        ValueError: if a pair is given twice.
+    """
     keys = [pair.key for pair in pairs]
     if len(set(keys)) < len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"pair {' / '.join(twice)} is given {keys.count(twice)} times: give each pair once")
     start_ns, end_ns = ns_from_datetime(start), ns_from_datetime(end)
-    streams = load_streams(pairs, data, end_ns, settings)
-    book = FeeBook(fees)
-    spreads: list[pa.Table] = []
-    rows: list[Row] = []
+    streams = load_streams(pairs, data, end_ns, settings, polls)
     for pair in sorted(pairs, key=lambda pair: pair.key):
         stream = PairStream.of(pair, streams)
-        spreads.append(pair_spreads(stream, start_ns, end_ns, book))
-        if stream.ever_gaps():
-            rows += _pieces(stream, start_ns, end_ns, settings, book)
+        rows = _pieces(stream, start_ns, end_ns, settings, fees) if stream.ever_gaps() else ()
+        yield PairEvaluation(
+            pair_spreads(stream, start_ns, end_ns, fees),
+            pa.Table.from_pylist(list(rows), schema=table("opportunity_pieces").schema),
+        )
+
+
+def sorted_pieces(parts: Iterable[pa.Table]) -> pa.Table:
+    """All pieces in the table's order."""
     declared = table("opportunity_pieces")
-    pieces = pa.Table.from_pylist(rows, schema=declared.schema)
-    pieces = pieces.sort_by([(name, "ascending") for name in declared.sort])
-    opportunities = joined(pieces, end, settings)
-    return Evaluation(concat_spreads(spreads), pieces, opportunities, funnel(opportunities, start.date()))
+    pieces = pa.concat_tables([declared.schema.empty_table(), *parts])
+    return pieces.sort_by([(name, "ascending") for name in declared.sort])
 
 
 def optimum_at(  # noqa: PLR0917 - what identifies a priced instant
@@ -176,13 +218,13 @@ def optimum_at(  # noqa: PLR0917 - what identifies a priced instant
     return optimise(legs) if all(leg.asks for leg in legs) else None
 
 
-def funnel(opportunities: pa.Table, day: date) -> pa.Table:
+def funnel(opportunities: pa.Table, day: date, steps: Mapping[str, tuple[str, ...]] = FUNNEL) -> pa.Table:
     """The table ``rejections``: every episode is stopped by the first step whose guard did not hold."""
-    step_of = {guard: step for step, guards in FUNNEL.items() for guard in guards}
-    stopped: dict[str, list[Decimal]] = {step: [] for step in (*FUNNEL, ARBITRAGE)}
+    step_of = {guard: step for step, guards in steps.items() for guard in guards}
+    stopped: dict[str, list[Decimal]] = {step: [] for step in (*steps, ARBITRAGE)}
     for row in opportunities.select(["reasons", "net"]).to_pylist():
         failed = {step_of[reason.partition(":")[0]] for reason in json.loads(row["reasons"])}
-        first = next((step for step in FUNNEL if step in failed), None)
+        first = next((step for step in steps if step in failed), None)
         if first is not None:
             stopped[first].append(row["net"])
     left = opportunities.num_rows
@@ -205,58 +247,21 @@ def funnel(opportunities: pa.Table, day: date) -> pa.Table:
 # --- pieces ------------------------------------------------------------------------------------------------
 
 
-class _Tracks:
-    """The episodes of one direction while its states go by: the accepted one, and one for each set of reasons."""
-
-    def __init__(self, start_ns: int, end_ns: int, rules: EdgeRules) -> None:
-        self._window = start_ns, end_ns
-        self._accepted: PieceFold[Candidate | None] = PieceFold(start_ns, end_ns, rules)
-        self._rejected: dict[tuple[str, ...], PieceFold[Candidate | None]] = {}
-        self._active: tuple[str, ...] = ()
-        self._candidate: Candidate | None = None
-        self._known: bool | None = None
-
-    def step(self, state: PairState, candidate: Candidate | None) -> list[EdgeEpisode[Candidate | None]]:
-        """Take the next state; the pieces that are over by then."""
-        known = state.kalshi is not None and state.polymarket is not None and not state.reasons
-        if candidate is self._candidate and known is self._known:
-            return []
-        self._candidate, self._known = candidate, known
-        at_ns, reasons = state.recv_ns, () if candidate is None else candidate.reasons
-        pieces = self._accepted.step(_step(at_ns, candidate, _ZERO if known else None, accepted=True))
-        if self._active and reasons != self._active:
-            pieces += self._rejected[self._active].step(EdgeStep(at_ns, None, _ZERO, _ZERO, None))
-        if reasons:
-            fold = self._rejected.setdefault(reasons, PieceFold(*self._window, _PRESENT))
-            pieces += fold.step(_step(at_ns, candidate, None, accepted=False))
-        self._active = reasons
-        return pieces
-
-    def finish(self) -> list[EdgeEpisode[Candidate | None]]:
-        """The last pieces."""
-        return [piece for fold in (self._accepted, *self._rejected.values()) for piece in fold.finish()]
-
-
-def _step(
-    at_ns: int, candidate: Candidate | None, otherwise: Decimal | None, *, accepted: bool
-) -> EdgeStep[Candidate | None]:
-    """The edge of a candidate; what it is ``otherwise`` where there is none that counts."""
-    if candidate is None or (accepted and candidate.reasons):
-        return EdgeStep(at_ns, otherwise, _ZERO, _ZERO, None)
-    edge = candidate.execution.net_edge if accepted and candidate.execution is not None else _ZERO
-    return EdgeStep(at_ns, edge, candidate.top_edge, candidate.net, candidate)
-
-
 def _pieces(stream: PairStream, start_ns: int, end_ns: int, settings: Settings, fees: FeeBook) -> Iterator[Row]:
     """Rows of ``opportunity_pieces`` of a pair. What ends in its microsecond is below the table's resolution."""
     pair = stream.pair
     judged = [
-        (direction, Assessor(pair, direction, settings, fees), _Tracks(start_ns, end_ns, edge_rules(settings)))
+        (
+            direction,
+            Assessor(pair, direction, settings, fees),
+            Tracks[Candidate](start_ns, end_ns, edge_rules(settings)),
+        )
         for direction in _DIRECTIONS
     ]
-    for state in pair_states(stream, start_ns, end_ns):
+    for state in gap_states(stream, start_ns, end_ns):
+        known = state.kalshi is not None and state.polymarket is not None and not state.reasons
         for direction, assessor, tracks in judged:
-            for piece in tracks.step(state, assessor.candidate(state)):
+            for piece in tracks.step(state.recv_ns, assessor.candidate(state), known=known):
                 yield _piece_row(pair, direction, piece, settings)
     for direction, _, tracks in judged:
         for piece in tracks.finish():
@@ -287,19 +292,19 @@ def _piece_row(pair: Pair, direction: Direction, piece: EdgeEpisode[Candidate | 
         "polymarket_fee_schedule": best.schedules[1],
         "match_status": pair.status.value,
         "reasons": json.dumps(best.reasons),
-        **_figures(pair, best, best_at),
+        **_figures(pair, best, best_at, settings),
         **_sizes(best, settings),
     }
 
 
-def _figures(pair: Pair, best: Candidate, at: datetime) -> Row:
+def _figures(pair: Pair, best: Candidate, at: datetime, settings: Settings) -> Row:
     """Size and money at the best instant. Without known fees nothing is bought: size and money are zero."""
     execution = best.execution
     if execution is None:
         return {
             **dict.fromkeys(("size", "gross", "fees", "net", "capital"), _ZERO),
             "roi": 0.0,
-            **dict.fromkeys(("days", "annualised", "compound")),
+            **dict.fromkeys(("days", "annualised", "compound", "excess", "worst_state_annualised")),
             "kalshi_vwap": best.top_prices[0],
             "polymarket_vwap": best.top_prices[1],
             "kalshi_limit": best.top_prices[0],
@@ -307,6 +312,7 @@ def _figures(pair: Pair, best: Candidate, at: datetime) -> Row:
         }
     days = days_to_payout(at, pair.kalshi, pair.polymarket)
     found = None if days is None else returns(execution.net, execution.capital, days)
+    worst = best.worst_state_net
     kalshi, polymarket = execution.legs
     return {
         "size": execution.size,
@@ -318,6 +324,10 @@ def _figures(pair: Pair, best: Candidate, at: datetime) -> Row:
         "days": None if found is None else float(found.days),
         "annualised": None if found is None else float(found.simple),
         "compound": None if found is None or found.compound is None else float(found.compound),
+        "excess": None if found is None else float(found.excess(Decimal(str(settings.hurdle)))),
+        "worst_state_annualised": (
+            None if days is None or worst is None else float(annualised_simple(worst / execution.capital, days))
+        ),
         "kalshi_vwap": rounded(kalshi.vwap),
         "polymarket_vwap": rounded(polymarket.vwap),
         "kalshi_limit": kalshi.limit_price,
@@ -348,33 +358,49 @@ def _net(execution: Execution | None) -> Decimal | None:
 
 # --- episodes ----------------------------------------------------------------------------------------------
 
-_IDENTITY: Final = ("kalshi_market_id", "polymarket_market_id", "direction", "reasons")
+
+@dataclass(frozen=True, slots=True)
+class EpisodeTables:
+    """A table of the pieces of each hour, and the one of the episodes that these make.
+
+    Attributes:
+        identity: columns that the pieces of one episode have in common, beside their reasons.
+        counted: whether the episodes stand in the funnel of ``rejections``.
+    """
+
+    pieces: str
+    episodes: str
+    identity: tuple[str, ...]
+    counted: bool = False
+
+
+PAIR_EPISODES: Final = EpisodeTables(
+    "opportunity_pieces", "opportunities", ("kalshi_market_id", "polymarket_market_id", "direction"), counted=True
+)
 _OF_A_PIECE: Final = frozenset(
     {"opened_ns", "closed_ns", "active_ns", "edge_time", "end_reason", "left_censored", "conditional", "peak_edge"}
     | {"peak_ns", "best_ns"}
 )
 
 
-def joined(pieces: pa.Table, end: datetime, settings: Settings) -> pa.Table:
-    """The table ``opportunities`` of pieces.
+def joined(pieces: pa.Table, end: datetime, settings: Settings, of: EpisodeTables = PAIR_EPISODES) -> pa.Table:
+    """The table of episodes, ``opportunities`` unless told otherwise, of pieces.
 
     Args:
-        pieces: rows of ``opportunity_pieces`` of adjoining windows.
+        pieces: rows of the table of pieces, of adjoining windows.
         end: end of the last window: what is open there may go on.
         settings: thresholds.
+        of: which tables.
     """
-    declared = table("opportunities")
+    declared = table(of.episodes)
     rules, end_ns = edge_rules(settings), ns_from_datetime(end)
     rows: list[Row] = []
-    ordered = sorted(pieces.to_pylist(), key=lambda row: (*_identity(row), row["opened_ns"]))
-    for _, group in groupby(ordered, key=_identity):
+    identity = itemgetter(*of.identity, "reasons")
+    ordered = sorted(pieces.to_pylist(), key=lambda row: (*identity(row), row["opened_ns"]))
+    for _, group in groupby(ordered, key=identity):
         rows += [row for episode in join(map(_piece, group), end_ns, rules) if (row := _episode_row(episode, rules))]
     found = pa.Table.from_pylist(rows, schema=declared.schema)
     return found.sort_by([(name, "ascending") for name in declared.sort])
-
-
-def _identity(row: Mapping[str, object]) -> tuple[object, ...]:
-    return tuple(row[name] for name in _IDENTITY)
 
 
 def _piece(row: Mapping[str, Any]) -> EdgeEpisode[Mapping[str, Any]]:

@@ -4,14 +4,17 @@ Rates are fractions (0.05 is 5 %). The simple annualised return is the sort key:
 one explodes over short horizons and is therefore shown for a week or more only.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Final
 
 from arb_pipeline.model import Market
 
 __all__ = [
-    "DEFAULT_SETTLEMENT_LAG",
+    "LONGEST_LAG",
+    "SETTLEMENT_LAGS",
     "Returns",
     "annualised_compound",
     "annualised_simple",
@@ -20,8 +23,17 @@ __all__ = [
     "returns",
 ]
 
-DEFAULT_SETTLEMENT_LAG = timedelta(hours=2)
-"""From outcome to payout where the venue publishes no timer: a proposal's liveness at UMA, undisputed."""
+SETTLEMENT_LAGS: Final[Mapping[str, timedelta]] = {
+    # Half an hour in the documentation's market (docs.kalshi.com, GET /markets, settlement_timer_seconds).
+    "kalshi": timedelta(minutes=30),
+    # A proposal's liveness at UMA's oracle (docs.polymarket.com, "How are markets resolved"); two to six days more
+    # where it is disputed, which nobody knows before.
+    "polymarket": timedelta(hours=2),
+}
+"""By venue the time from outcome to payout of a market that tells no timer of its own."""
+
+LONGEST_LAG: Final = max(SETTLEMENT_LAGS.values())
+"""What counts for a venue that stands in no list."""
 
 SHORTEST_DAYS = Decimal(1)
 """No lock-up counts as shorter: same-day returns do not repeat daily."""
@@ -41,6 +53,10 @@ class Returns:
     simple: Decimal
     compound: Decimal | None
 
+    def excess(self, hurdle: Decimal) -> Decimal:
+        """What the simple return is above (below: negative) that of money that is not locked up."""
+        return self.simple - hurdle
+
 
 def payout_at(market: Market) -> datetime | None:
     """When a market is expected to pay: its expected expiration (else its close) plus the settlement timer.
@@ -51,7 +67,7 @@ def payout_at(market: Market) -> datetime | None:
     if outcome is None:
         return None
     timer = market.settlement_timer_s
-    return outcome + (DEFAULT_SETTLEMENT_LAG if timer is None else timedelta(seconds=timer))
+    return outcome + (SETTLEMENT_LAGS.get(market.venue, LONGEST_LAG) if timer is None else timedelta(seconds=timer))
 
 
 def days_to_payout(at: datetime, *markets: Market) -> Decimal | None:

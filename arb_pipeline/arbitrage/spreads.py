@@ -9,42 +9,25 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from arb_pipeline.arbitrage.fees import FeeBook, FeeSource
+from arb_pipeline.arbitrage.fees import FeeBook
 from arb_pipeline.arbitrage.intervals import Nanos, union
-from arb_pipeline.arbitrage.pairs import Direction, MarketData, Pair
-from arb_pipeline.arbitrage.streams import AFTER_CLOSE, MARKET_NOT_OPEN, NULL, PairStream, load_streams
-from arb_pipeline.clock import datetime_from_ns, ns_from_datetime
-from arb_pipeline.settings import Settings
+from arb_pipeline.arbitrage.pairs import Direction, Pair
+from arb_pipeline.arbitrage.streams import AFTER_CLOSE, MARKET_NOT_OPEN, NULL, PairStream
+from arb_pipeline.clock import datetime_from_ns
 from arb_pipeline.tables import table
 from arb_pipeline.units import ONE, price_decimal, size_decimal
 
-__all__ = ["MONEY_STEP", "break_even", "latest_spreads", "pair_spreads", "spreads_table"]
+__all__ = ["MONEY_STEP", "break_even", "concat_spreads", "latest_spreads", "pair_spreads"]
 
 MONEY_STEP = Decimal("1e-10")
 """Grid of the tables' money columns; quotients are rounded to it, sums never need to be."""
 
 _TRADING_GUARDS = (MARKET_NOT_OPEN, AFTER_CLOSE)
+_MOST_KNOWN = 65_536
+"""Nets remembered at a time: tops come back again and again."""
 _PRICE_STEP = 4
 _SIZE_STEP = 6
 _MONEY_STEP = 10
-
-
-def spreads_table(
-    pairs: Sequence[Pair], data: MarketData, *, start: datetime, end: datetime, settings: Settings, fees: FeeSource
-) -> pa.Table:
-    """The table ``spreads`` of a window [start, end), sorted.
-
-    Gaps and net figures are null where a side is empty and where a book is not to be trusted: an edge of an
-    untrusted book is unknown, not zero. Such instants keep the tops as received. The books of a market that does not
-    trade are known: their gaps are told, and ``trusted`` is false.
-    """
-    start_ns, end_ns = ns_from_datetime(start), ns_from_datetime(end)
-    streams = load_streams(pairs, data, end_ns, settings)
-    book = FeeBook(fees)
-    return concat_spreads(
-        pair_spreads(PairStream.of(pair, streams), start_ns, end_ns, book)
-        for pair in sorted(pairs, key=lambda pair: pair.key)
-    )
 
 
 def concat_spreads(parts: Iterable[pa.Table]) -> pa.Table:
@@ -69,7 +52,12 @@ def latest_spreads(spreads: pa.Table) -> pa.Table:
 
 
 def pair_spreads(stream: PairStream, start_ns: int, end_ns: int, fees: FeeBook) -> pa.Table:
-    """The rows of one pair, in time order."""
+    """The rows of the table ``spreads`` of one pair in a window [start, end), in time order.
+
+    Gaps and net figures are null where a side is empty and where a book is not to be trusted: an edge of an
+    untrusted book is unknown, not zero. Such instants keep the tops as received. The books of a market that does not
+    trade are known: their gaps are told, and ``trusted`` is false.
+    """
     kalshi, polymarket = stream.kalshi.quotes, stream.polymarket.quotes
     known_from = min([*kalshi.recv_ns[:1].tolist(), *polymarket.recv_ns[:1].tolist()], default=end_ns)
     first = max(start_ns, known_from)
@@ -166,6 +154,8 @@ def _nets(pair: Pair, direction: Direction, instants: Nanos, gap: _Gap, fees: Fe
             paid = yes.taker(price_decimal(ask), contracts) + no.taker(price_decimal(ONE - bid), contracts)
             edge = (price_decimal(bid - ask) - paid / contracts).quantize(MONEY_STEP, ROUND_HALF_EVEN)
             net = int(edge.scaleb(_MONEY_STEP))
+            if len(known) == _MOST_KNOWN:
+                known.clear()
             known[key] = net
         found[index] = net
     return found

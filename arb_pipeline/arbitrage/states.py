@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TypeAlias
 
-__all__ = ["UNKNOWN", "Payoff", "WorstState", "worst_state"]
+__all__ = ["UNKNOWN", "Payoff", "WorstState", "opposite", "worst_state"]
 
 Payoff: TypeAlias = "Decimal | tuple[Decimal, Decimal]"
 """Dollars that one contract of a leg pays: a figure, or the least and the most that it may be."""
@@ -19,6 +19,11 @@ UNKNOWN: Payoff = (Decimal(0), Decimal(1))
 """What a leg pays in a state that its rules were not read for."""
 
 _ZERO = Decimal(0)
+
+
+def opposite(payoff: Payoff) -> Payoff:
+    """What NO pays where YES pays this."""
+    return (1 - payoff[1], 1 - payoff[0]) if isinstance(payoff, tuple) else 1 - payoff
 
 
 @dataclass(frozen=True, slots=True)

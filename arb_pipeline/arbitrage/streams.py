@@ -24,19 +24,24 @@ from arb_pipeline.units import ONE
 __all__ = [
     "AFTER_CLOSE",
     "ASK",
+    "BID",
+    "BOOK_COLUMNS",
     "CLEAR",
     "CONNECTION_DOWN",
     "MARKET_NOT_OPEN",
     "NOT_IN_SYNC",
     "NO_SNAPSHOT",
     "NULL",
+    "QUOTE_COLUMNS",
     "STALE_LEG",
     "TRUST_GUARDS",
     "BookRows",
     "MarketStream",
     "PairStream",
+    "Polls",
     "QuoteRows",
     "load_streams",
+    "market_streams",
 ]
 
 NULL = np.iinfo(np.int64).min
@@ -61,8 +66,14 @@ BID, ASK = 0, 1
 _SIDES = {"bid": BID, "ask": ASK}
 
 _KEYS = ("venue", "market_id", "recv_ns", "ordinal", "connection_id")
-_QUOTE_COLUMNS = ("bid", "bid_size", "ask", "ask_size", "in_sync")
-_BOOK_COLUMNS = ("kind", "side", "price", "size")
+_TOP = ("bid", "bid_size", "ask", "ask_size", "in_sync")
+_LEVEL = ("kind", "side", "price", "size")
+QUOTE_COLUMNS = (*_KEYS, "source", *_TOP)
+"""Of the table ``quotes`` what is read here."""
+BOOK_COLUMNS = (*_KEYS, "source", *_LEVEL)
+"""Of the table ``book_events`` what is read here."""
+
+_HOUR_NS = 3_600_000_000_000
 
 _CLOSED = (MarketStatus.CLOSED, MarketStatus.DETERMINED, MarketStatus.SETTLED)
 
@@ -199,15 +210,28 @@ class PairStream:
 
 
 def load_streams(
-    pairs: Sequence[Pair], data: MarketData, end_ns: int, settings: Settings
+    pairs: Sequence[Pair], data: MarketData, end_ns: int, settings: Settings, polls: "Polls | None" = None
 ) -> dict[tuple[str, str], MarketStream]:
-    """Cut the tables into one stream per (venue, market id) of the pairs, leaving out rows from ``end_ns`` on."""
-    markets = {(market.venue, market.market_id): market for pair in pairs for market in (pair.kalshi, pair.polymarket)}
+    """As :func:`market_streams`, of the pairs' markets."""
+    return market_streams(
+        [market for pair in pairs for market in (pair.kalshi, pair.polymarket)], data, end_ns, settings, polls
+    )
+
+
+def market_streams(
+    listed: Iterable[Market], data: MarketData, end_ns: int, settings: Settings, polls: "Polls | None" = None
+) -> dict[tuple[str, str], MarketStream]:
+    """Cut the tables into one stream per (venue, market id), leaving out rows from ``end_ns`` on.
+
+    Args:
+        polls: when polled connections answered, where the data are not all that was received over them.
+    """
+    markets = {(market.venue, market.market_id): market for market in listed}
     wanted = pa.array(sorted({market_id for _, market_id in markets}), pa.string())
-    quotes = _ByMarket(_select(data.quotes.select([*_KEYS, *_QUOTE_COLUMNS]), wanted, end_ns))
-    events = _ByMarket(_select(data.book_events.select([*_KEYS, *_BOOK_COLUMNS]), wanted, end_ns))
+    quotes = _ByMarket(_select(data.quotes.select([*_KEYS, *_TOP]), wanted, end_ns))
+    events = _ByMarket(_select(data.book_events.select([*_KEYS, *_LEVEL]), wanted, end_ns))
     gaps = _gaps_by_market(data.book_gaps)
-    alive = _alive_by_connection(data, settings)
+    alive = _alive_by_connection(data, Polls.of(data) if polls is None else polls, settings)
     streams: dict[tuple[str, str], MarketStream] = {}
     for key, market in markets.items():
         quoted, changed = quotes.rows(key), events.rows(key)
@@ -469,6 +493,42 @@ def _quote_doubts(quotes: QuoteRows, gaps: Iterable[tuple[int, int]]) -> list[tu
     return doubts
 
 
+class Polls:
+    """When each polled connection answered, gathered from the rows received over it.
+
+    One that ever pushed is no polled one: it asks by REST to resync only. So the rows of all its markets count, however
+    few of them are evaluated at a time.
+    """
+
+    def __init__(self) -> None:
+        self._answers: dict[str, set[int]] = {}
+        self._pushed: set[str] = set()
+
+    @classmethod
+    def of(cls, data: MarketData) -> "Polls":
+        """Of all that was received."""
+        polls = cls()
+        for rows in (data.quotes, data.book_events, data.raw_frames):
+            polls.add(rows)
+        return polls
+
+    def add(self, rows: pa.Table) -> None:
+        """Take further rows (``connection_id``, ``recv_ns``, ``source``)."""
+        polled = pc.equal(rows["source"], "rest")
+        self._pushed.update(rows["connection_id"].filter(pc.invert(polled)).unique().to_pylist())
+        if not pc.any(polled).as_py():
+            return
+        # The books as they were when an hour began are written with its very first instant: no answer to anything.
+        opening = pa.array(rows["recv_ns"].to_numpy() % _HOUR_NS == 0)
+        answers = rows.select(["connection_id", "recv_ns"]).filter(pc.and_not(polled, opening))
+        for row in answers.group_by("connection_id").aggregate([("recv_ns", "distinct")]).to_pylist():
+            self._answers.setdefault(row["connection_id"], set()).update(row["recv_ns_distinct"])
+
+    def answers(self) -> dict[str, list[int]]:
+        """Receive times, ns, of the connections that never pushed."""
+        return {name: sorted(times) for name, times in self._answers.items() if name not in self._pushed}
+
+
 @dataclass(frozen=True)
 class _Alive:
     """When a connection was up, and, for a polled one, when its last answer was young enough."""
@@ -477,7 +537,7 @@ class _Alive:
     fresh: Intervals | None
 
 
-def _alive_by_connection(data: MarketData, settings: Settings) -> dict[str, _Alive]:
+def _alive_by_connection(data: MarketData, polls: "Polls", settings: Settings) -> dict[str, _Alive]:
     """A connection is up between its session's two ends; a polled one is fresh for a while after each answer.
 
     A pushed connection proves itself by heartbeats that stand in no table: up is fresh, however quiet the book.
@@ -487,37 +547,15 @@ def _alive_by_connection(data: MarketData, settings: Settings) -> dict[str, _Ali
         # Times are cut to microseconds: what came within the last one still came before the end.
         end = FOREVER if row["ended_at"] is None else ns_from_datetime(row["ended_at"]) + 1_000
         ups.setdefault(row["connection_id"], []).append((ns_from_datetime(row["started_at"]), end))
-    polls = _polls(data)
+    answers = polls.answers()
     max_age_ns = round(settings.max_quote_age_s * 1_000_000_000)
     return {
         name: _Alive(
             Intervals.of(intervals),
-            Intervals.of((at, at + max_age_ns) for at in polls[name]) if name in polls else None,
+            Intervals.of((at, at + max_age_ns) for at in answers[name]) if name in answers else None,
         )
         for name, intervals in ups.items()
     }
-
-
-def _polls(data: MarketData) -> dict[str, list[int]]:
-    """When each polled connection answered. One that ever pushed is no polled one: it asks by REST to resync only."""
-    polls: dict[str, list[int]] = {}
-    received = [
-        (table, pc.equal(table["source"], "rest")) for table in (data.quotes, data.book_events, data.raw_frames)
-    ]
-    for table, polled in received:
-        if not pc.any(polled).as_py():
-            continue
-        answers = table.select(["connection_id", "recv_ns"]).filter(polled)
-        for row in answers.group_by("connection_id").aggregate([("recv_ns", "distinct")]).to_pylist():
-            polls.setdefault(row["connection_id"], []).extend(row["recv_ns_distinct"])
-    if not polls:
-        return {}
-    pushed = {
-        name
-        for table, polled in received
-        for name in table["connection_id"].filter(pc.invert(polled)).unique().to_pylist()
-    }
-    return {name: times for name, times in polls.items() if name not in pushed}
 
 
 def _connection_doubts(spans: Sequence[Span], alive: Mapping[str, _Alive]) -> tuple[Intervals, Intervals]:

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Final, Self
 
 import msgspec
 
+from arb_pipeline.alerting.notifier import Notifier, build_notifier
 from arb_pipeline.capture.deriving import Derivation, DerivedFeed, FeedClasses, venue_named, venue_words
 from arb_pipeline.capture.feed import Feed
 from arb_pipeline.capture.journal import (
@@ -42,7 +43,6 @@ from arb_pipeline.capture.listeners import ListenerError, load_handlers
 from arb_pipeline.capture.polling import PolledBooks, PolledTrades
 from arb_pipeline.capture.supervising import ProcessReport, Supervised
 from arb_pipeline.clock import Clock
-from arb_pipeline.handlers.alerts import Alerts
 from arb_pipeline.handlers.api import KINDS, Alert, HandlerContext, Message, TimePassed
 from arb_pipeline.handlers.config import Handler, HandlerConfig, HandlerError, build
 from arb_pipeline.logs import configure_logging
@@ -72,7 +72,7 @@ class HandlingReport(ProcessReport, frozen=True, kw_only=True):
         handled: calls of handlers that returned.
         errors: calls that raised.
         skipped: records that the handlers were not told of, because they were too slow or their process had died.
-        alerts, undelivered: alerts sent, and those of them that the webhook did not take.
+        alerts, undelivered: alerts sent, and deliveries that a channel did not take.
         lag_s: receive time of the newest record that was taken, against now.
         at_ns: that receive time.
     """
@@ -107,6 +107,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
         lag_s: from this delay on records are skipped.
         hang_s: a call that takes longer ends the process.
         webhook: where alerts go besides the log; a secret.
+        alerts_file: names more places.
         after_ns: an earlier process took the records up to this receive time; None if there was none.
     """
 
@@ -115,6 +116,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     lag_s: float
     hang_s: float
     webhook: str = ""
+    alerts_file: str = ""
     after_ns: int | None = None
 
     def __repr__(self) -> str:
@@ -405,7 +407,7 @@ class _Watchdog:
 class _Reporter:
     """Tells at intervals how far the handlers are."""
 
-    def __init__(self, told: BinaryIO, alerts: Alerts) -> None:
+    def __init__(self, told: BinaryIO, alerts: Notifier) -> None:
         self._told = told
         self._alerts = alerts
         self._last = 0.0
@@ -438,7 +440,7 @@ class _Reporter:
 def _handle(folder: RunFolder, orders: Orders, told: BinaryIO) -> None:
     """Follow the journal to its end."""
     watchdog = _Watchdog(orders.hang_s)
-    alerts = Alerts(orders.webhook)
+    alerts = build_notifier(Path(orders.alerts_file), orders.webhook)
     reporter = _Reporter(told, alerts)
     handlers, troubles = _build(orders)
 
@@ -545,6 +547,7 @@ class HandlerProcess(Supervised[HandlingReport]):
             lag_s=settings.handler_lag_s,
             hang_s=settings.handler_hang_s,
             webhook=webhook.get_secret_value() if webhook else "",
+            alerts_file=str(settings.alerts_file),
         )
 
         def tell(before: HandlingReport) -> bytes:
@@ -561,16 +564,18 @@ class HandlerProcess(Supervised[HandlingReport]):
         self._is_wanted = bool(orders.handlers)
 
     @classmethod
-    def of(cls, folder: RunFolder, venues: Mapping[str, Venue], settings: Settings) -> "HandlerProcess":
-        """The process of the handlers that the listeners' file names.
+    def of(
+        cls, folder: RunFolder, venues: Mapping[str, Venue], settings: Settings, given: Sequence[HandlerConfig] = ()
+    ) -> "HandlerProcess":
+        """The process of the handlers that the listeners' file names, and of those ``given`` by who captures.
 
-        A file that cannot be used costs the handlers, not the capture: it is logged and told by :attr:`report`.
+        A file that cannot be used costs its handlers, not the capture: it is logged and told by :attr:`report`.
         """
         try:
-            return cls(folder, venues, load_handlers(settings.listeners_path), settings)
+            return cls(folder, venues, (*load_handlers(settings.listeners_path), *given), settings)
         except ListenerError as error:
-            _log.exception("no handler runs")
-            process = cls(folder, venues, (), settings)
+            _log.exception("no handler of the listeners' file runs")
+            process = cls(folder, venues, given, settings)
             process._newest = HandlingReport(message=str(error))
             return process
 

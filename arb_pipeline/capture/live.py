@@ -51,6 +51,7 @@ from arb_pipeline.capture.polling import PolledBooks, PolledTrades
 from arb_pipeline.capture.rows import RowWriter
 from arb_pipeline.capture.summary import LoadSummary
 from arb_pipeline.capture.supervising import start_process
+from arb_pipeline.handlers.config import HandlerConfig
 from arb_pipeline.model import Command, FetchBooks, MarketChange, MarketFacts, Output, Reconnect, Send, Ticker
 from arb_pipeline.settings import Settings
 from arb_pipeline.storage.lake import Lake
@@ -394,7 +395,15 @@ class RunJournal:
         bounds: receive times [start, end) in ns that are kept.
     """
 
-    def __init__(self, settings: Settings, lake: Lake, venues: Mapping[str, Venue], begun: Begun, writer: str) -> None:
+    def __init__(  # noqa: PLR0917 - of a run, and who is told of it
+        self,
+        settings: Settings,
+        lake: Lake,
+        venues: Mapping[str, Venue],
+        begun: Begun,
+        writer: str,
+        handlers: Sequence[HandlerConfig] = (),
+    ) -> None:
         self.report = Report()
         self.bounds = _bounds(begun)
         self.unkept: RowWriter = _NoRows(begun.run_id, begun.started_ns, window=begun.window)
@@ -409,7 +418,7 @@ class RunJournal:
         self._feeds = 0
         self._patience_s = 2 * settings.capture_flush_s
         self._encoder: _EncoderProcess | None = None
-        self._handlers = HandlerProcess.of(self._folder, venues, settings)
+        self._handlers = HandlerProcess.of(self._folder, venues, settings, handlers)
         self._postgres_url = settings.postgres_url
         self._loader = None if self._postgres_url is None else LoaderProcess(self._folder, venues, self._postgres_url)
         self._waiting = 0

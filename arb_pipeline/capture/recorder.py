@@ -27,6 +27,7 @@ from arb_pipeline.capture.summary import CaptureStatus, CaptureSummary, VenueSum
 from arb_pipeline.capture.universe import Universe
 from arb_pipeline.clock import Clock, datetime_from_ns, ns_from_datetime, wall_ms
 from arb_pipeline.errors import ArbError
+from arb_pipeline.handlers.config import HandlerConfig
 from arb_pipeline.model import Command, FetchBooks, Market, MarketChange, MarketFacts, Reconnect, Send
 from arb_pipeline.settings import Settings
 from arb_pipeline.storage.lake import Lake
@@ -78,6 +79,7 @@ class Recorder:
         backoff_s: first and longest pause before dialling again, seconds.
         universe: says what to capture as time goes on; None: the same to the end.
         keep: False for whoever only looks at the books: nothing is written.
+        handlers: handlers of who captures, besides those of the listeners' file.
     """
 
     def __init__(
@@ -94,8 +96,10 @@ class Recorder:
         backoff_s: tuple[float, float] = (1.0, 60.0),
         universe: Universe | None = None,
         keep: bool = True,
+        handlers: Sequence[HandlerConfig] = (),
     ) -> None:
         self._settings = settings
+        self._handlers = handlers
         self._lake = lake
         self._clock = clock
         self._run_id = run_id
@@ -222,7 +226,7 @@ class Recorder:
         )
         if not self._keep:
             return NoJournal(begun, self._writer)
-        return RunJournal(self._settings, self._lake, self._venues, begun, self._writer)
+        return RunJournal(self._settings, self._lake, self._venues, begun, self._writer, self._handlers)
 
     def _tasks(self) -> list[asyncio.Task[None]]:
         return [task for stream in self._streams.values() for task in stream.tasks]

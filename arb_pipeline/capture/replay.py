@@ -85,6 +85,7 @@ class _Replay:
 
     def __init__(self, recording: Recording, lake: Lake, settings: Settings, venues: Mapping[str, Venue]) -> None:
         self.recording = recording
+        self.run_id = f"replay-{recording.name}"
         self.lake = lake
         self.settings = settings
         self.venues = venues
@@ -106,8 +107,7 @@ class _Replay:
         """All frames, then the catalogue."""
         first = next((frame.recv_ns for _, frame in self.recording.all_frames()), None)
         started = self._catalogue_time() if first is None else first
-        run_id = f"replay-{self.recording.name}"
-        rows = RowWriter(run_id, started, exchange=self.lake.exchange_name)
+        rows = RowWriter(self.run_id, started, exchange=self.lake.exchange_name)
         newest = started
         count = 0
         for count, (venue, frame) in enumerate(self.recording.all_frames(), 1):
@@ -144,7 +144,8 @@ class _Replay:
         """The feed of a connection; a label that was not there before is a fresh connection."""
         feed = self.feeds.get((venue, label))
         if feed is None:
-            connection_id = f"{venue}/{label}"
+            # As of a capture, it begins with the run: two recordings may use the same labels, in the same hour even.
+            connection_id = f"{self.run_id}/{venue}/{label}"
             session = self.venues[venue].replay_session(connection_id, self.settings, self.recording.meta)
             feed = self.feeds[venue, label] = Feed(session, rows, awaits=False)
             feed.open(connection_id, recv_ns, ())
@@ -186,9 +187,11 @@ class _Replay:
         self._drain(rows, newest // HOUR_NS)
         for hour in sorted(self.hours):
             self._write(_HOURLY, hour)
-        for key in sorted(self.pending, key=lambda key: (key[0], key[1].order)):
-            assert key[1].bounds is not None
-            self._write([key[0]], key[1].bounds[0] // HOUR_NS)
+        while self.pending:
+            # Writing takes the rows of all venues: what was written must not be replaced by nothing.
+            name, partition = min(self.pending, key=lambda key: (key[0], key[1].order))
+            assert partition.bounds is not None
+            self._write([name], partition.bounds[0] // HOUR_NS)
         for venue, events in self.events.items():
             if events:
                 write_catalogue(self.lake, venue, events, datetime_from_ns(started))

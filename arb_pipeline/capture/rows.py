@@ -496,7 +496,7 @@ class RowWriter:
                     "ordinal": gap.ordinal,
                     "cause": gap.cause,
                     "from_ns": gap.from_ns,
-                    "to_ns": until,
+                    "to_ns": max(until, gap.from_ns),  # a snapshot may come after a clock was set back
                     "recovery": recovery,
                 }
             )

@@ -1,16 +1,20 @@
 """Checks of what an asset has just written. They run inside the producing asset, on the partition it wrote."""
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from arb_pipeline.capture.feed import NO_SNAPSHOT
 from arb_pipeline.clock import ns_from_datetime
+from arb_pipeline.gaps import gap_share_of, union_ns
 from arb_pipeline.model import MatchStatus, Relation
 from arb_pipeline.tables import table
+
+if TYPE_CHECKING:
+    from arb_pipeline.storage.lake import Lake, Partition
 
 __all__ = [
     "check_spec",
@@ -23,6 +27,7 @@ __all__ = [
     "not_empty",
     "ohlc_sane",
     "one_to_one",
+    "ordered_keys_unique",
 ]
 
 MAX_CROSSED_SHARE = 0.01
@@ -58,6 +63,35 @@ def keys_unique(asset: dg.AssetKey, rows: pa.Table, table_name: str) -> dg.Asset
         asset_key=asset,
         check_name="keys_unique",
         metadata={"rows": rows.num_rows, "doubled": doubled, "key": ", ".join(key)},
+    )
+
+
+def ordered_keys_unique(
+    asset: dg.AssetKey, lake: "Lake", table_name: str, partition: "Partition", rows_at_once: int = 65_536
+) -> dg.AssetCheckResult:
+    """:func:`keys_unique` of a partition of one file in the order of its key, some rows at a time."""
+    import pyarrow.parquet as pq
+
+    key = list(table(table_name).key)
+    rows = doubled = 0
+    for entry in lake.manifest(table_name, partition).files:
+        path = lake.location(table_name, partition, entry.name)
+        last: dict[str, object] | None = None
+        with lake.filesystem.open(path, "rb") as file, pq.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches(rows_at_once, columns=key):
+                same = np.ones(batch.num_rows - 1, dtype=np.bool_)
+                for name in key:
+                    column = batch[name]
+                    same &= pc.equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
+                first = batch.slice(0, 1).to_pylist()[0]
+                doubled += int(same.sum()) + (first == last)
+                last = batch.slice(batch.num_rows - 1).to_pylist()[0]
+                rows += batch.num_rows
+    return dg.AssetCheckResult(
+        passed=doubled == 0,
+        asset_key=asset,
+        check_name="keys_unique",
+        metadata={"rows": rows, "doubled": doubled, "key": ", ".join(key)},
     )
 
 
@@ -127,33 +161,6 @@ def coverage_of(asset: dg.AssetKey, shares: pa.ChunkedArray) -> dg.AssetCheckRes
     )
 
 
-def gap_share_of(gaps: pa.Table, markets: int, start: datetime, end: datetime) -> float:
-    """Share of market-time in [start, end) that lies in a gap; overlapping gaps of a market count once.
-
-    The time before a market's first snapshot is left out: it belongs to coverage, and says nothing about trust.
-    """
-    gaps = gaps.filter(pc.not_equal(gaps["cause"], NO_SNAPSHOT))
-    first, last = ns_from_datetime(start), ns_from_datetime(end)
-    if not markets or last <= first:
-        return 0.0
-    spans: dict[str, list[tuple[int, int]]] = {}
-    for market, begin, stop in zip(
-        gaps["market_id"].to_pylist(), gaps["from_ns"].to_pylist(), gaps["to_ns"].to_pylist(), strict=True
-    ):
-        inside = max(begin, first), min(last if stop is None else stop, last)
-        if inside[0] < inside[1]:
-            spans.setdefault(market, []).append(inside)
-    return sum(_union_ns(of_market) for of_market in spans.values()) / (markets * (last - first))
-
-
-def _union_ns(spans: list[tuple[int, int]]) -> int:
-    total, reached = 0, 0
-    for begin, stop in sorted(spans):
-        total += max(0, stop - max(begin, reached))
-        reached = max(reached, stop)
-    return total
-
-
 def connected_share_of(sessions: pa.Table, start: datetime, end: datetime) -> float:
     """Share of [start, end) in which some connection was up, by the times of ``capture_sessions``."""
     first, last = ns_from_datetime(start), ns_from_datetime(end)
@@ -162,7 +169,7 @@ def connected_share_of(sessions: pa.Table, start: datetime, end: datetime) -> fl
         inside = max(ns_from_datetime(begin), first), last if stop is None else min(ns_from_datetime(stop), last)
         if inside[0] < inside[1]:
             spans.append(inside)
-    return _union_ns(spans) / (last - first)
+    return union_ns(spans) / (last - first)
 
 
 def gap_share(asset: dg.AssetKey, gaps: pa.Table, markets: int, start: datetime, end: datetime) -> dg.AssetCheckResult:

@@ -1,4 +1,7 @@
-"""The job that looks after Postgres: what the lake has and it lacks, and its old days. Its schedule is off at first."""
+"""The job that looks after Postgres: what the lake has and it lacks, its old days, and indexes of days that are over.
+
+Its schedule is off at first.
+"""
 
 import dagster as dg
 
@@ -34,6 +37,7 @@ def _fill(context: dg.OpExecutionContext, pipeline: dg.ResourceParam[Pipeline]) 
     name="drop_old_days",
     description="Drops days of ticks that are older than ARB_POSTGRES_RETENTION_DAYS; the lake keeps its files.",
     ins={"filled": dg.In(dg.Nothing)},
+    out=dg.Out(dg.Nothing),
 )
 def _drop(context: dg.OpExecutionContext, pipeline: dg.ResourceParam[Pipeline]) -> None:
     settings = pipeline.settings
@@ -53,17 +57,37 @@ def _drop(context: dg.OpExecutionContext, pipeline: dg.ResourceParam[Pipeline]) 
     context.add_output_metadata({"days": len(found), "bytes": sum(one.bytes for one in found)})
 
 
+@dg.op(
+    name="index_days",
+    description="Indexes quotes of the days that are over by market.",
+    ins={"dropped": dg.In(dg.Nothing)},
+)
+def _index(context: dg.OpExecutionContext, pipeline: dg.ResourceParam[Pipeline]) -> None:
+    settings = pipeline.settings
+    if settings.postgres_url is None:
+        return
+    from arb_pipeline.storage.postgres import Postgres, index_days
+
+    postgres = Postgres(settings.postgres_url.get_secret_value(), application_name="arb upkeep")
+    try:
+        made = index_days(postgres, settings.clock.now())
+    finally:
+        postgres.close()
+    context.add_output_metadata({"days": ", ".join(made)})
+
+
 def postgres_job(tags: dict[str, str]) -> dg.JobDefinition:
     """The job. ``tags`` go on every run."""
 
     @dg.job(
         name=POSTGRES_JOB,
-        description="Fills Postgres from the lake and drops its old days; without ARB_POSTGRES_URL, nothing.",
+        description="Fills Postgres from the lake, drops its old days and indexes those that are over; without "
+        "ARB_POSTGRES_URL, nothing.",
         tags=tags,
         executor_def=dg.in_process_executor,
     )
     def upkeep() -> None:
-        _drop(filled=_fill())
+        _index(dropped=_drop(filled=_fill()))
 
     return upkeep
 
@@ -75,5 +99,6 @@ def postgres_schedule() -> dg.ScheduleDefinition:
         job_name=POSTGRES_JOB,
         cron_schedule="15 2 * * *",
         execution_timezone="UTC",
-        description="Fills Postgres and drops its old days at 02:15 UTC, where ARB_POSTGRES_URL is set.",
+        description="Fills Postgres, drops its old days and indexes those that are over at 02:15 UTC, where "
+        "ARB_POSTGRES_URL is set.",
     )

@@ -9,10 +9,9 @@ two ladders that it is made of. Same seed and same day give the same texts, ids,
 
 import heapq
 import random
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from functools import partial
 from itertools import count
@@ -22,6 +21,7 @@ from arb_pipeline.exchange.drafts import (
     PRICE_RANGES,
     Board,
     condition_id,
+    instant,
     kalshi_event_fee_changes,
     kalshi_records,
     kalshi_series_fee_changes,
@@ -31,6 +31,7 @@ from arb_pipeline.exchange.drafts import (
     polymarket_tick,
 )
 from arb_pipeline.exchange.families import draft_board
+from arb_pipeline.exchange.planted import ARBITRAGE, Match, Plan, Quoted, Venue, false_gap, tiny_size
 from arb_pipeline.exchange.source import (
     Action,
     BookRefresh,
@@ -40,8 +41,7 @@ from arb_pipeline.exchange.source import (
     Listed,
     TradePrint,
 )
-from arb_pipeline.exchange.truth import Paid, best_trade, decimal_text, direction_ladders
-from arb_pipeline.model import OrderBook, Side
+from arb_pipeline.model import Side
 from arb_pipeline.units import ONE, SIZE_SCALE, parse_price
 
 __all__ = ["GeneratedSource"]
@@ -57,105 +57,24 @@ _PREVIEW_NS = 60 * _SECOND
 _LOCK_NS = 1_200_000_000
 _EPISODES_S = ((6.0, 4.0), (11.0, 2.5), (16.0, 9.0), (22.0, 3.5), (28.0, 6.0), (33.0, 2.2), (38.0, 5.0))
 _PHANTOMS_S = ((8.5, 5.0), (25.0, 6.0), (35.5, 4.0))
+_OF_A_KIND_S: tuple[tuple[str, Venue, float, float], ...] = (
+    ("void_mismatch", "kalshi", 7.5, 5.0),
+    ("in_review", "polymarket", 9.5, 5.0),
+    ("implied", "kalshi", 12.5, 6.0),
+    ("below_min_size", "kalshi", 14.5, 4.0),
+    ("burst", "polymarket", 15.4, 0.1),
+    ("mirrored_liquidity", "polymarket", 18.5, 4.0),
+    ("implied", "polymarket", 29.5, 5.0),
+    ("post_close", "kalshi", 31.0, 5.0),
+)
+"""What else is planted once: the kind, the venue of the order, and its time."""
+_OTHER: dict[Venue, Venue] = {"kalshi": "polymarket", "polymarket": "kalshi"}
+_IMPLIED_TRAPS = frozenset({"other deadline", "other threshold", "other year"})
+"""Near misses that the words of both markets alone show to imply one another."""
+_CLOSES_AFTER = timedelta(seconds=28)
+_VOID = {"called off": {"kalshi": "0.4", "polymarket": "0.5"}}
+"""What YES of the pair ``void_mismatch`` pays on either venue when the event is called off, dollars."""
 _LATER_S = 18.0
-
-
-class _Quoted:
-    """One market as the simulation sees it: its book in the terms of the proposition."""
-
-    def __init__(self, venue: str, market_id: str, proposition: str, grid: list[int], *, inverted: bool) -> None:
-        self.venue = venue
-        self.market_id = market_id
-        self.proposition = proposition
-        self.grid = grid
-        self.inverted = inverted
-        self.book = OrderBook()
-        self.half = 50.0
-        self.partner: _Quoted | None = None
-        self.free_side: Side | None = None
-        self.locked = False
-
-    def floor(self, price: float) -> int | None:
-        """The highest quotable price at or below."""
-        index = bisect_right(self.grid, price)
-        return self.grid[index - 1] if index else None
-
-    def ceil(self, price: float) -> int | None:
-        """The lowest quotable price at or above."""
-        index = bisect_left(self.grid, price)
-        return self.grid[index] if index < len(self.grid) else None
-
-
-@dataclass(slots=True)
-class _Plan:
-    """A planted episode, or a phantom when fees are to eat it."""
-
-    id: str
-    phantom: bool
-    number: int
-    side: Side
-    opens_ns: int
-    closes_ns: int
-    kalshi: _Quoted
-    multiplier: Fraction = Fraction(1)
-    rate: Fraction = Fraction(0)
-    price: int = 0
-    size: int = 0
-    planted: bool = False
-    peak: Paid | None = None
-    peak_ns: int = 0
-
-    @property
-    def polymarket(self) -> _Quoted:
-        """Its other half."""
-        assert self.kalshi.partner is not None
-        return self.kalshi.partner
-
-    @property
-    def opener(self) -> _Quoted:
-        """The market on which the order appears: the venues take turns."""
-        return self.polymarket if self.number % 2 else self.kalshi
-
-    @property
-    def other(self) -> _Quoted:
-        """The market that stands still."""
-        return self.polymarket if self.opener is self.kalshi else self.kalshi
-
-    @property
-    def direction(self) -> str:
-        """``yes_kalshi`` when YES is bought on Kalshi and the opposite on Polymarket."""
-        return "yes_kalshi" if (self.opener is self.kalshi) == (self.side == "ask") else "yes_polymarket"
-
-    def measure(self, opener_book: OrderBook) -> Paid:
-        """What the pair pays with this book on the opener's side."""
-        kalshi = opener_book if self.opener is self.kalshi else self.kalshi.book
-        polymarket = opener_book if self.opener is self.polymarket else self.polymarket.book
-        return best_trade(*direction_ladders(kalshi, polymarket, self.direction), self.multiplier, self.rate)
-
-    def record(self) -> Json:
-        """The truth about it."""
-        paid = self.peak or Paid(0, Fraction(0), Fraction(0))
-        side, price = self.side, self.price
-        if self.opener.inverted:
-            side, price = ("bid" if side == "ask" else "ask"), ONE - price
-        action = {"venue": self.opener.venue, "market_id": self.opener.market_id, "side": side, "price": price}
-        return {
-            "id": self.id,
-            "kalshi_market_id": self.kalshi.market_id,
-            "polymarket_market_id": self.polymarket.market_id,
-            "relation": "inverted" if self.polymarket.inverted else "equivalent",
-            "polymarket_yes_index": int(self.polymarket.inverted),
-            "direction": self.direction,
-            "opened_ns": self.opens_ns,
-            "closed_ns": self.closes_ns,
-            "opening": {**action, "size": self.size},
-            "closing": {**action, "size": 0},
-            "size": paid.size,
-            "gross": decimal_text(paid.gross),
-            "fees": decimal_text(paid.fees),
-            "net": decimal_text(paid.net),
-            "peak_ns": self.peak_ns,
-        }
 
 
 class GeneratedSource:
@@ -167,6 +86,8 @@ class GeneratedSource:
         duration_s: when playback ends, seconds; None never ends.
         today: the day that all dates derive from; None is today in UTC.
         rate: frames per second over all markets, about.
+        starts_at: when playback will start, if that is known. One Kalshi market then closes while it is played, on
+            paper: its orders stay.
     """
 
     live_quotes = True
@@ -180,12 +101,14 @@ class GeneratedSource:
         *,
         today: date | None = None,
         rate: float = 60.0,
+        starts_at: datetime | None = None,
     ) -> None:
         if rate <= 0:
             raise ValueError(f"rate {rate} is not a number of frames per second; give one above 0")
         self.seed = seed
         self.board = draft_board(seed, today or datetime.now(UTC).date(), events)
         self._rate = rate
+        self._starts_at = starts_at
         self._end_ns = None if duration_s is None else round(duration_s * _SECOND)
         self._latest = self._simulation()
         self._false_gaps = self._latest.false_gaps()
@@ -207,7 +130,12 @@ class GeneratedSource:
 
     def kalshi_events(self) -> list[Json]:
         """Raw Kalshi events."""
-        return kalshi_records(self.board)
+        events = kalshi_records(self.board)
+        if self._starts_at is not None:
+            closing = self._latest.post_close.kalshi.market_id
+            for market in (market for event in events for market in event["markets"] if market["ticker"] == closing):
+                market["close_time"] = instant(self._starts_at + _CLOSES_AFTER)
+        return events
 
     def kalshi_series(self) -> list[Json]:
         """Raw Kalshi series."""
@@ -236,8 +164,12 @@ class GeneratedSource:
     def truth(self) -> Json:
         """Pairs, near misses, and all episodes and phantoms planned so far (at least the first minute).
 
-        Prices are 1e-4 dollars, sizes of actions 1e-6 contracts, ``size`` of an episode whole contracts, money
-        dollars as text, times nanoseconds of playback.
+        ``implied`` are the near misses that a person would approve as implications. Of a pair with ``void_states`` both
+        venues' terms tell what YES pays in them. Phantoms tell their kind and the ``guards`` of which one must stop
+        them, see :data:`~arb_pipeline.exchange.planted.PHANTOMS`.
+
+        Prices are 1e-4 dollars, sizes of actions 1e-6 contracts, ``size`` of an episode contracts and its money dollars
+        as text, times nanoseconds of playback.
         """
         self._preview()
         planted = [plan for plan in self._latest.plans if plan.planted]
@@ -254,9 +186,17 @@ class GeneratedSource:
                 }
                 for miss in self.board.near_misses
             ],
+            "implied": [
+                {
+                    "kalshi_market_id": match.kalshi.market_id,
+                    "polymarket_market_id": match.polymarket.market_id,
+                    "relation": match.relation,
+                    "polymarket_yes_index": 0,
+                }
+                for match in self._latest.implied
+            ],
             "episodes": [plan.record() for plan in planted if not plan.phantom],
-            "phantoms": [{**plan.record(), "reason": "fees exceed the gap"} for plan in planted if plan.phantom]
-            + self._false_gaps,
+            "phantoms": [plan.record() for plan in planted if plan.phantom] + self._false_gaps,
         }
 
     def _preview(self) -> None:
@@ -272,6 +212,7 @@ class GeneratedSource:
 
     def _pairs(self) -> list[Json]:
         polymarket = {market.proposition: market for event in self.board.polymarket for market in event.markets}
+        broken = self._latest.void_mismatch.kalshi.market_id
         return [
             {
                 "kalshi_market_id": market.ticker,
@@ -279,6 +220,7 @@ class GeneratedSource:
                 "relation": "inverted" if other.inverted else "equivalent",
                 "polymarket_yes_index": int(other.inverted),
                 "family": market.ticker.partition("-")[0],
+                **({"void_states": _VOID} if market.ticker == broken else {}),
             }
             for event in self.board.kalshi
             for market in event.markets
@@ -286,17 +228,18 @@ class GeneratedSource:
         ]
 
     def _simulation(self) -> "_Simulation":
-        return _Simulation(self.board, self.seed, self._rate)
+        return _Simulation(self.board, self.seed, self._rate, closes=self._starts_at is not None)
 
 
 class _Simulation:
     """The moving books of one playback."""
 
-    def __init__(self, board: Board, seed: int, rate: float) -> None:
+    def __init__(self, board: Board, seed: int, rate: float, *, closes: bool) -> None:
         self.now_ns = 0
-        self.plans: list[_Plan] = []
+        self.plans: list[Plan] = []
         self._board = board
         self._rate = rate
+        self._closes = closes
         self._rng = random.Random(f"{seed}:{board.today}:play")  # noqa: S311 - reproducible market, not a secret
         self._fair = {key: float(price) for key, price in board.fair.items()}
         self._moved = dict.fromkeys(board.fair, 0)
@@ -307,7 +250,7 @@ class _Simulation:
         self._polymarket = self._polymarket_markets()
         self.hidden = self._hidden_markets()
         self._link()
-        self._fees = self._fee_parameters()
+        self._multipliers, self._rates = self._fee_parameters()
         for market in self._markets():
             self._fill(market)
         self._active = [market for market in self._markets() if market.market_id not in self.hidden]
@@ -344,14 +287,14 @@ class _Simulation:
 
     # --- set-up --------------------------------------------------------------------------------------------
 
-    def _markets(self) -> Iterator[_Quoted]:
+    def _markets(self) -> Iterator[Quoted]:
         yield from self._kalshi.values()
         yield from self._polymarket.values()
 
-    def _kalshi_markets(self) -> dict[str, _Quoted]:
+    def _kalshi_markets(self) -> dict[str, Quoted]:
         markets = (market for event in self._board.kalshi for market in event.markets)
         return {
-            market.proposition: _Quoted(
+            market.proposition: Quoted(
                 "kalshi",
                 market.ticker,
                 market.proposition,
@@ -361,12 +304,12 @@ class _Simulation:
             for market in markets
         }
 
-    def _polymarket_markets(self) -> dict[str, _Quoted]:
+    def _polymarket_markets(self) -> dict[str, Quoted]:
         markets = (market for event in self._board.polymarket for market in event.markets)
-        quoted: dict[str, _Quoted] = {}
+        quoted: dict[str, Quoted] = {}
         for market in markets:
             tick = polymarket_tick(self._board.fair[market.proposition], market.slug)
-            quoted[market.proposition] = _Quoted(
+            quoted[market.proposition] = Quoted(
                 "polymarket",
                 condition_id(market.slug),
                 market.proposition,
@@ -391,21 +334,21 @@ class _Simulation:
             if polymarket is not None:
                 kalshi.partner, polymarket.partner = polymarket, kalshi
 
-    def _fee_parameters(self) -> dict[str, tuple[Fraction, Fraction]]:
-        """Kalshi's multiplier and Polymarket's rate by proposition of a true pair."""
+    def _fee_parameters(self) -> tuple[dict[str, Fraction], dict[str, Fraction]]:
+        """Kalshi's multipliers and Polymarket's rates by market."""
         multipliers = {
-            market.proposition: Fraction(self._board.series[event.series].multiplier)
+            market.ticker: Fraction(self._board.series[event.series].multiplier)
             for event in self._board.kalshi
             for market in event.markets
         }
-        return {
-            market.proposition: (multipliers[market.proposition], FEES[event.category][1])
+        rates = {
+            condition_id(market.slug): FEES[event.category][1]
             for event in self._board.polymarket
             for market in event.markets
-            if market.proposition in multipliers
         }
+        return multipliers, rates
 
-    def _fill(self, market: _Quoted) -> None:
+    def _fill(self, market: Quoted) -> None:
         rng = self._rng
         market.half = rng.uniform(50, 110)
         bid, ask = self._targets(market)
@@ -424,67 +367,97 @@ class _Simulation:
     def _plan_all(self) -> None:
         rng = self._rng
         eligible = [
-            kalshi
+            Match(kalshi, kalshi.partner, "inverted" if kalshi.partner.inverted else "equivalent")
             for kalshi in self._kalshi.values()
-            if kalshi.partner is not None and 2_500 <= self._board.fair[kalshi.proposition] <= 7_500
+            if kalshi.partner is not None
+            and not self.hidden.intersection((kalshi.market_id, kalshi.partner.market_id))
+            and 2_500 <= self._board.fair[kalshi.proposition] <= 7_500
         ]
         rng.shuffle(eligible)
         # An inverted pair comes early: whoever stops after half a minute has seen one.
-        eligible.sort(key=lambda kalshi: not (kalshi.partner is not None and kalshi.partner.inverted))
-        picks = [eligible[3], *eligible[:1], *eligible[8:], *eligible[4:8], *eligible[1:3]]
-        self._picks = picks
-        for number, (start, length) in enumerate(_EPISODES_S):
-            self._plan(start + rng.uniform(-0.3, 0.3), length, phantom=False, number=number)
-        for number, (start, length) in enumerate(_PHANTOMS_S):
-            self._plan(start + rng.uniform(-0.3, 0.3), length, phantom=True, number=len(_EPISODES_S) + number)
+        eligible.sort(key=lambda match: match.relation != "inverted")
+        # What is special about a pair holds as long as the market is played: nothing else is planted in it.
+        self.post_close = eligible.pop()
+        self.void_mismatch = replace(eligible.pop(), direction="yes_kalshi")
+        self._picks = [eligible[3], *eligible[:1], *eligible[8:], *eligible[4:8], *eligible[1:3]]
+        pools = self._implied()
+        self.implied, undecided = pools[::2], pools[1::2]
+        for number, (start, length) in enumerate((*_EPISODES_S, *_PHANTOMS_S)):
+            kind = ARBITRAGE if number < len(_EPISODES_S) else "fee_eaten"
+            self._plan(start + rng.uniform(-0.3, 0.3), length, kind, number)
+        for kind, first, start, length in _OF_A_KIND_S:
+            pool = {
+                "void_mismatch": [self.void_mismatch],
+                "post_close": [self.post_close] if self._closes else [],
+                "in_review": undecided,
+                "implied": self.implied,
+            }.get(kind, self._picks)
+            if pool:
+                self._plan(start, length, ARBITRAGE if kind == "implied" else kind, len(self.plans), pool, first)
         self._schedule(round(45 * _SECOND), self._plan_later)
+
+    def _implied(self) -> list[Match]:
+        """Near misses of which one market implies the other, neither of them with a partner that would be crossed.
+
+        The closer they are the fewer orders have to make way: those come first.
+        """
+        kalshi = {market.market_id: market for market in self._kalshi.values()}
+        polymarket = {market.market_id: market for market in self._polymarket.values()}
+        directions = {"kalshi_implies_polymarket": "yes_polymarket", "polymarket_implies_kalshi": "yes_kalshi"}
+        found = [
+            Match(kalshi[miss.kalshi], polymarket[condition_id(miss.polymarket)], miss.relation, direction)
+            for miss in self._board.near_misses
+            if miss.trap in _IMPLIED_TRAPS and (direction := directions.get(miss.relation)) is not None
+        ]
+        fair = self._board.fair
+        found.sort(key=lambda match: abs(fair[match.kalshi.proposition] - fair[match.polymarket.proposition]))
+        return [
+            match
+            for match in found
+            if match.kalshi.partner is match.polymarket.partner is None and not match.polymarket.inverted
+        ]
 
     def _plan_later(self) -> None:
         number = len(self.plans)
         start = self.now_ns / _SECOND + self._rng.uniform(2.0, 6.0)
-        self._plan(start, self._rng.uniform(2.0, 12.0), phantom=number % 3 == 2, number=number)
+        self._plan(start, self._rng.uniform(2.0, 12.0), "fee_eaten" if number % 3 == 2 else ARBITRAGE, number)
         self._schedule(self.now_ns + round(self._rng.uniform(0.7, 1.3) * _LATER_S * _SECOND), self._plan_later)
 
-    def _plan(self, start_s: float, length_s: float, *, phantom: bool, number: int) -> None:
+    def _plan(  # noqa: PLR0917 - when, what and where
+        self,
+        start_s: float,
+        length_s: float,
+        kind: str,
+        number: int,
+        pool: Sequence[Match] = (),
+        first: Venue | None = None,
+    ) -> None:
+        """Plan an order; unless told otherwise in any true pair, the venues and sides taking turns."""
         opens = round(start_s * _SECOND)
-        plan = _Plan(
-            id=f"{'phantom' if phantom else 'episode'}-{number + 1}",
-            phantom=phantom,
+        pool = pool or self._picks
+        plan = Plan(
+            id=f"{'episode' if kind == ARBITRAGE else 'phantom'}-{number + 1}",
+            kind=kind,
             number=number,
+            first=first or ("polymarket" if number % 2 else "kalshi"),
             side=("ask", "ask", "bid", "bid")[number % 4],
             opens_ns=opens,
             closes_ns=opens + round(length_s * _SECOND),
-            kalshi=self._picks[0],
+            match=pool[0],
         )
         self.plans.append(plan)
-        self._schedule(opens - _LOCK_NS, lambda: self._prepare(plan))
+        self._schedule(opens - _LOCK_NS, lambda: self._prepare(plan, pool))
 
     def false_gaps(self) -> list[Json]:
         """Near misses that would pay if they were equivalent, by the books as they stand now."""
         kalshi = {market.market_id: market for market in self._kalshi.values()}
         polymarket = {market.market_id: market for market in self._polymarket.values()}
-        gaps: list[Json] = []
-        for miss in self._board.near_misses:
-            ours, theirs = kalshi[miss.kalshi], polymarket[condition_id(miss.polymarket)]
-            for direction in ("yes_kalshi", "yes_polymarket"):
-                ladders = direction_ladders(ours.book, theirs.book, direction)
-                paid = best_trade(*ladders, Fraction(1), Fraction(7, 100))
-                if paid.net > 1:
-                    gaps.append(
-                        {
-                            "kalshi_market_id": ours.market_id,
-                            "polymarket_market_id": theirs.market_id,
-                            "direction": direction,
-                            "opened_ns": 0,
-                            "closed_ns": None,
-                            "reason": f"not equivalent: {miss.trap}",
-                            "size": paid.size,
-                            "gross": decimal_text(paid.gross),
-                            "fees": decimal_text(paid.fees),
-                            "net": decimal_text(paid.net),
-                        }
-                    )
-        return gaps
+        gaps = (
+            false_gap(kalshi[miss.kalshi], polymarket[condition_id(miss.polymarket)], way, miss.trap, miss.relation)
+            for miss in self._board.near_misses
+            for way in ("yes_kalshi", "yes_polymarket")
+        )
+        return [gap for gap in gaps if gap is not None]
 
     # --- moving books --------------------------------------------------------------------------------------
 
@@ -511,7 +484,7 @@ class _Simulation:
         price += _PULL * elapsed * (start - price) + self._rng.gauss(0, _WANDER * scale) * elapsed**0.5
         self._fair[key] = min(max(price, start - _BAND * scale), start + _BAND * scale)
 
-    def _targets(self, market: _Quoted) -> tuple[int | None, int | None]:
+    def _targets(self, market: Quoted) -> tuple[int | None, int | None]:
         """Where the market's best bid and ask want to be, kept off the partner's book."""
         low, high = self._fair[market.proposition] - market.half, self._fair[market.proposition] + market.half
         if market.partner is not None:
@@ -525,7 +498,7 @@ class _Simulation:
             ask = market.ceil(bid + 1)
         return bid, ask
 
-    def _requote(self, market: _Quoted) -> None:
+    def _requote(self, market: Quoted) -> None:
         book = market.book
         bid, ask = self._targets(market)
         if book.best_bid is not None and bid is not None and book.best_bid > bid and len(book.bids) > 1:
@@ -541,7 +514,7 @@ class _Simulation:
         else:
             self._resize(market, "bid" if self._rng.random() < 0.5 else "ask")
 
-    def _resize(self, market: _Quoted, side: Side) -> None:
+    def _resize(self, market: Quoted, side: Side) -> None:
         """Change one level's size, mostly near the top; keep the depth between its bounds."""
         levels = market.book.bid_levels() if side == "bid" else market.book.ask_levels()
         if not levels:
@@ -556,7 +529,7 @@ class _Simulation:
             price, _ = levels[int(self._rng.random() ** 2 * len(levels))]
             self._set(market, side, price, self._size(market))
 
-    def _take(self, market: _Quoted, side: Side) -> None:
+    def _take(self, market: Quoted, side: Side) -> None:
         """Someone takes from the best level of a side."""
         book = market.book
         price, resting = (book.best_bid, book.bids) if side == "bid" else (book.best_ask, book.asks)
@@ -567,7 +540,7 @@ class _Simulation:
         size = standing if self._rng.random() < 0.2 else max(unit, round(standing * self._rng.random()) // unit * unit)
         self._trade(market, side, price, min(size, standing))
 
-    def _trade(self, market: _Quoted, side: Side, price: int, size: int) -> None:
+    def _trade(self, market: Quoted, side: Side, price: int, size: int) -> None:
         resting = market.book.bids if side == "bid" else market.book.asks
         self._set(market, side, price, resting[price] - size)
         yes_taken = (side == "ask") != market.inverted
@@ -584,13 +557,13 @@ class _Simulation:
         self._emit(BookRefresh(market.market_id))
         self._schedule(self.now_ns + _TRADE_LAG_NS, lambda: self._emit(print_))
 
-    def _size(self, market: _Quoted) -> int:
+    def _size(self, market: Quoted) -> int:
         contracts = min(max(self._rng.lognormvariate(4.8, 1.0), 6.0), 20_000.0)
         if self._rng.random() < (0.25 if market.venue == "kalshi" else 0.4):
             return round(contracts * 100) * (SIZE_SCALE // 100)
         return round(contracts) * SIZE_SCALE
 
-    def _set(self, market: _Quoted, side: Side, price: int, size: int, mark: str = "") -> None:
+    def _set(self, market: Quoted, side: Side, price: int, size: int, mark: str = "") -> None:
         market.book.set(side, price, size)
         if market.inverted:
             self._emit(LevelChange(market.market_id, "ask" if side == "bid" else "bid", ONE - price, size, mark))
@@ -606,10 +579,13 @@ class _Simulation:
 
     # --- planted episodes ----------------------------------------------------------------------------------
 
-    def _prepare(self, plan: _Plan) -> None:
+    def _prepare(self, plan: Plan, pool: Sequence[Match]) -> None:
         """Lock the pair, choose price and size, and clear the opener's way: opposite orders are pulled one by one."""
-        turn = plan.number % len(self._picks)
-        if not any(self._choose(plan, kalshi) for kalshi in self._picks[turn:] + self._picks[:turn]):
+        turn = plan.number % len(pool)
+        # Where a pair is special, either market will do for the order.
+        venues = [plan.first] if pool is self._picks else [plan.first, _OTHER[plan.first]]
+        turns = ((match, venue) for match in (*pool[turn:], *pool[:turn]) for venue in venues)
+        if not any(self._choose(plan, match, first) for match, first in turns):
             return
         plan.planted = True
         opener, book = plan.opener, plan.opener.book
@@ -627,46 +603,37 @@ class _Simulation:
             self._schedule(self.now_ns + number * pause, partial(self._set, opener, pulled, price, 0))
         self._schedule(plan.opens_ns, lambda: self._open(plan))
 
-    def _choose(self, plan: _Plan, kalshi: _Quoted) -> bool:
-        """Find the price nearest to the other book at which a pair's episode pays (a phantom: does not quite)."""
+    def _choose(self, plan: Plan, match: Match, first: Venue) -> bool:
+        """Find the price nearest to the other book at which the order is what its kind wants."""
         rng = self._rng
-        plan.kalshi = kalshi
-        if plan.kalshi.locked or plan.polymarket.locked:
+        if match.kalshi.locked or match.polymarket.locked:
             return False
-        plan.multiplier, plan.rate = self._fees[kalshi.proposition]
-        plan.size = rng.randint(60, 400) * SIZE_SCALE
-        other = plan.other.book
+        plan.match, plan.first = match, first
+        plan.multiplier = self._multipliers[match.kalshi.market_id]
+        plan.rate = self._rates[match.polymarket.market_id]
+        plan.size = tiny_size() if plan.tiny else rng.randint(60, 400) * SIZE_SCALE
         edge = Fraction(rng.randint(10, 28), 1000)
+        if match.direction is not None and plan.direction != match.direction:
+            plan.side = "bid" if plan.side == "ask" else "ask"
+        other = plan.other.book
         if plan.side == "ask":
-            if other.best_bid is None:
-                return False
-            prices = [price for price in reversed(plan.opener.grid) if price < other.best_bid]
+            best = other.best_bid
+            prices = [price for price in reversed(plan.opener.grid) if best is not None and price < best]
         else:
-            if other.best_ask is None:
-                return False
-            prices = [price for price in plan.opener.grid if price > other.best_ask]
+            best = other.best_ask
+            prices = [price for price in plan.opener.grid if best is not None and price > best]
         for price in prices:
-            trial = OrderBook()
-            bids, asks = dict(plan.opener.book.bids), dict(plan.opener.book.asks)
-            if plan.side == "ask":
-                bids = {level: size for level, size in bids.items() if level < price}
-                asks[price] = plan.size
-            else:
-                asks = {level: size for level, size in asks.items() if level > price}
-                bids[price] = plan.size
-            if not bids or not asks:
+            plan.price = price
+            book = plan.offered()
+            if book is None:
                 return False
-            trial.replace(bids.items(), asks.items())
-            paid = plan.measure(trial)
-            if plan.phantom:
-                plan.price = price
-                return paid.net < 0 < paid.gross
-            if paid.net >= 2 and paid.net >= edge * paid.size:
-                plan.price = price
+            if plan.fits(book, edge):
                 return True
+            if plan.kind == "fee_eaten":
+                return False
         return False
 
-    def _open(self, plan: _Plan) -> None:
+    def _open(self, plan: Plan) -> None:
         self._set(plan.opener, plan.side, plan.price, plan.size, f"{plan.id}:open")
         plan.peak, plan.peak_ns = plan.measure(plan.opener.book), self.now_ns
         plan.opener.free_side = "bid" if plan.side == "ask" else "ask"
@@ -674,11 +641,11 @@ class _Simulation:
         self._schedule((plan.opens_ns + plan.closes_ns) // 2, lambda: self._nibble(plan))
         self._schedule(plan.closes_ns, lambda: self._close(plan))
 
-    def _nibble(self, plan: _Plan) -> None:
+    def _nibble(self, plan: Plan) -> None:
         """In the middle someone else takes a part of it."""
-        self._trade(plan.opener, plan.side, plan.price, plan.size // (4 * SIZE_SCALE) * SIZE_SCALE)
+        self._trade(plan.opener, plan.side, plan.price, max(plan.size // (4 * SIZE_SCALE), 1) * SIZE_SCALE)
 
-    def _close(self, plan: _Plan) -> None:
+    def _close(self, plan: Plan) -> None:
         self._set(plan.opener, plan.side, plan.price, 0, f"{plan.id}:close")
         for market in (plan.opener, plan.other):
             market.locked = False

@@ -34,6 +34,7 @@ class Player:
     Args:
         speed: playback seconds per second; infinity plays as fast as the clients read.
         connections: the open sockets, asked for whenever clients must be waited for.
+        wall_ns: the wall clock that marks are told in.
 
     Attributes:
         position_ns: playback time of the newest action played.
@@ -50,6 +51,8 @@ class Player:
         polymarket: PolymarketFeed,
         speed: float,
         connections: Callable[[], Iterable[Connection]],
+        *,
+        wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.position_ns = 0
         self.played = 0
@@ -63,13 +66,14 @@ class Player:
         self._speed = speed
         self._rate = speed
         self._connections = connections
+        self._wall_ns = wall_ns
         self._anchor: tuple[int, int] | None = None
         self._paced_anew = asyncio.Event()
 
     async def run(self) -> None:
         """Wait for the first subscription, then play to the end."""
         await self.started.wait()
-        self._anchor, self.started_wall_ns = (time.monotonic_ns(), 0), time.time_ns()
+        self._anchor, self.started_wall_ns = (time.monotonic_ns(), 0), self._wall_ns()
         for at_ns, action in self._source.timeline():
             await self._wait_until(at_ns)
             self.position_ns = at_ns
@@ -121,7 +125,7 @@ class Player:
                 self._polymarket.play(action)
             case LevelChange():
                 if action.mark:
-                    self.marks[action.mark] = time.time_ns()
+                    self.marks[action.mark] = self._wall_ns()
                 self._feed(action.market_id).change_level(action)
             case TradePrint():
                 self._feed(action.market_id).trade(action)

@@ -159,7 +159,7 @@ class RecordingSource:
                 pairs.append({**record, "relation": relation, "polymarket_yes_index": index})
             else:
                 misses.append({**record, "trap": pair.get("notes", ""), "relation": "related"})
-        return {"pairs": pairs, "near_misses": misses, "episodes": [], "phantoms": []}
+        return {"pairs": pairs, "near_misses": misses, "implied": [], "episodes": [], "phantoms": []}
 
     # --- reading -------------------------------------------------------------------------------------------
 

@@ -56,6 +56,7 @@ class Exchange:
         log_frames: int = 0,
         ticker_s: float = TICKER_S,
         key: ThrowAwayKey | None = None,
+        wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         if not speed > 0:
             raise ValueError(f"speed {speed} does not move; give playback seconds per second, or infinity")
@@ -63,7 +64,8 @@ class Exchange:
         self.name = f"local exchange: {source.name}"
         self._source = source
         self._key = key or ThrowAwayKey()
-        self._offset_ns = source.clock_offset_ns(time.time_ns())
+        self._wall_ns = wall_ns
+        self._offset_ns = source.clock_offset_ns(wall_ns())
         self._log_frames = log_frames
         self._ticker_s = ticker_s
         self._numbers = {"kalshi": 0, "polymarket": 0, "polymarket-user": 0}
@@ -97,7 +99,7 @@ class Exchange:
             faults=self.faults,
         )
         self.polymarket_user = PolymarketUserFeed(self.polymarket.markets, self._now_ms)
-        self.player = Player(source, self.kalshi, self.polymarket, speed, lambda: self._open)
+        self.player = Player(source, self.kalshi, self.polymarket, speed, lambda: self._open, wall_ns=wall_ns)
         self._strikes = Strikes(self.faults, self.kalshi, self.polymarket, self.player, lambda: self._open)
         self._kalshi_rest = kalshi_rest.KalshiRest(
             self.kalshi,
@@ -301,7 +303,7 @@ class Exchange:
         self.player.started.set()
 
     def _now_ms(self) -> int:
-        return (time.time_ns() + self._offset_ns) // 1_000_000
+        return (self._wall_ns() + self._offset_ns) // 1_000_000
 
     async def _tick(self) -> None:
         """Kalshi's conflated tickers; a recording brings its own."""

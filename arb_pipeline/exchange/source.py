@@ -185,5 +185,5 @@ class Source(Protocol):
         ...
 
     def truth(self) -> Json:
-        """What is known to be true: ``pairs``, ``near_misses``, ``episodes``, ``phantoms``."""
+        """What is known to be true: ``pairs``, ``near_misses``, ``implied``, ``episodes``, ``phantoms``."""
         ...

@@ -6,6 +6,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
+from arb_pipeline.alerting.alert import Alert
 from arb_pipeline.clock import datetime_from_ns
 from arb_pipeline.model import (
     AccountEvent,
@@ -120,17 +121,6 @@ def _marking(attribute: str, what: tuple[object, ...]) -> Callable[[F], F]:
     return mark
 
 
-class Alert(msgspec.Struct, frozen=True, kw_only=True):
-    """What a handler wants a person to know. ``at_ns`` is the receive time of what it was told."""
-
-    handler: str
-    venue: str
-    market_id: str
-    at_ns: int
-    message: str
-    details: Mapping[str, Any] = {}
-
-
 class Books(Protocol):
     """The books of one connection, as they stand after the newest input."""
 
@@ -190,8 +180,12 @@ class HandlerContext:
         """Whether that book may be trusted."""
         return self.books.in_sync(self.market_id)
 
+    def send(self, alert: Alert) -> None:
+        """Tell people an alert that was made elsewhere."""
+        self._notify(alert)
+
     def alert(self, message: str, market_id: str | None = None, **details: object) -> None:
-        """Tell people: a line of the log, and the webhook if there is one. Details must be fit for JSON or text."""
+        """Tell people: a line of the log, and every channel. Details must be fit for JSON or text."""
         self._notify(
             Alert(
                 handler=self.handler,

@@ -7,8 +7,9 @@ theirs may differ in a way that pays differently. One open point is enough for a
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 
+from arb_pipeline.matching.explanation import shown
 from arb_pipeline.matching.families import Family, family_named
-from arb_pipeline.matching.rules import Result, RulesDiff, contest_states
+from arb_pipeline.matching.rules import NOT_TOLD, Result, RulesDiff, contest_states
 from arb_pipeline.matching.slots import Slots
 from arb_pipeline.matching.vetoes import Comparison, Outcome, Verdict, names_apart, spoken_of, unread, unspoken
 from arb_pipeline.model import Market
@@ -52,13 +53,13 @@ def _blockers(
     for slot in family.mandatory:
         found = verdict.of(slot)
         if found is None or found.outcome not in {Outcome.EQUAL, Outcome.COMPLEMENT}:
-            yield f"{slot}: not known to be equal"
+            yield f"{slot}: {_lacking(found)}"
     for item in verdict.with_outcome(Outcome.CAVEAT):
         if item.slot not in _HARMLESS_CAVEATS and item.slot not in family.mandatory:
             yield f"{item.slot}: {item.reason}"
     for item in verdict.with_outcome(Outcome.UNKNOWN):
         if item.slot not in family.mandatory and not _may_be_left_out(item, sides, verdict, family):
-            yield f"{item.slot}: {item.reason or 'known on one side alone'}"
+            yield f"{item.slot}: {item.reason or _lacking(item)}"
     for venue, words in (
         ("Kalshi", unspoken(first, second) | unread(first, second)),
         ("Polymarket", unspoken(second, first) | unread(second, first)),
@@ -69,6 +70,17 @@ def _blockers(
     if ours and theirs and verdict.of("game") is None:
         yield f"names: {', '.join(sorted(ours))} / {', '.join(sorted(theirs))} only in the other's rules"
     yield from _terms(diff, sides, family)
+
+
+def _lacking(item: Comparison | None) -> str:
+    """Who leaves a slot open, in words."""
+    if item is None or (item.kalshi is None and item.polymarket is None):
+        return "neither side tells it"
+    if item.kalshi is not None and item.polymarket is not None:
+        return item.reason or "not known to be equal"
+    venues = ("Kalshi", "Polymarket") if item.kalshi is not None else ("Polymarket", "Kalshi")
+    told = item.kalshi or item.polymarket
+    return f"only {venues[0]} tells it ({shown(told.value) if told else ''}), {venues[1]} does not"
 
 
 _COVERED_BY = {"editions": ("deadline", "on", "meeting"), "observation": ("deadline", "meeting")}
@@ -100,7 +112,8 @@ def _terms(diff: RulesDiff, sides: tuple[Slots, Slots], family: Family) -> Itera
         elif line.result is Result.DIFFERS and line.field not in _HARMLESS_FIELDS:
             yield f"rules: {line.field} differs ({line.kalshi or 'not told'} / {line.polymarket or 'not told'})"
         elif line.result is Result.UNKNOWN and (contest and line.field.startswith("if ")):
-            yield f"rules: {line.field} is told on one side alone"
+            venue = "Polymarket" if line.kalshi == NOT_TOLD else "Kalshi"
+            yield f"rules: {line.field}: only {venue} fixes what it pays"
     for field in needed:
         if field == "void":
             for state in contest_states(*sides):

@@ -1,5 +1,6 @@
 """Events before markets: which listings are about one occasion, and whether an event's answers are all there are."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,13 +8,21 @@ from itertools import pairwise
 
 from arb_pipeline.matching.assignment import assign
 from arb_pipeline.matching.numbers import Interval
-from arb_pipeline.matching.slots import Proposition, is_placeholder
+from arb_pipeline.matching.slots import Fact, Proposition, is_placeholder
 from arb_pipeline.matching.text import normalise
-from arb_pipeline.model import Event
+from arb_pipeline.model import Event, Market
 
 __all__ = ["EventAlignment", "Exhaustiveness", "align_events", "exhaustiveness"]
 
-_CATCH_ALL = frozenset({"other", "the field", "field", "none", "none of the above", "nobody", "no one", "any other"})
+_CATCH_ALL = frozenset({"other", "another", "the field", "field", "none", "none of the above", "any other"})
+"""Answers that stand for all that is not listed. "Nobody" is none: somebody who is not listed may be it."""
+
+_DIGIT = re.compile(r"\d")
+_SAID_OF_ALL = (
+    "action", "affirmative", "asset", "competition", "deadline", "family", "game", "meeting", "metric", "observation",
+    "on", "period", "place", "quarter", "source_class", "start", "station", "window_start",
+)  # fmt: skip
+"""What the answers of one partition have to agree on: brackets of two dates cover no line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +74,44 @@ def align_events(
 
 
 def exhaustiveness(event: Event, propositions: Iterable[Proposition]) -> Exhaustiveness:
-    """Prove that one answer has to come true: a live catch-all answer, or intervals that leave no value out.
+    """Prove that one answer has to come true: a catch-all answer, or intervals that leave no value out.
 
     Kalshi's flag "mutually exclusive" and Polymarket's negRisk say that at most one does, which proves nothing here.
+    The proof is of all the event's markets together, reserved ones of an augmented negRisk event included: a reserve
+    that is named later is taken out of "Other", so that "Other" proves nothing without it.
+
+    Args:
+        event: with all its markets.
+        propositions: what each says; not asked for where the answers' names decide.
     """
-    for market in event.markets:
-        if normalise(market.yes_title).text.strip() in _CATCH_ALL and not market.strike.get("negRiskOther"):
-            return Exhaustiveness(proven=True, why=f"{market.yes_title!r} is listed")
-    if any(is_placeholder(market) for market in event.markets):
+    catch_all = next((one for one in event.markets if _stands_for_the_rest(one)), None)
+    reserved = sum(is_placeholder(one) and not _stands_for_the_rest(one) for one in event.markets)
+    if catch_all is not None:
+        with_reserves = f", with {reserved} reserved answers beside it" if reserved else ""
+        return Exhaustiveness(proven=True, why=f"{catch_all.yes_title or 'Other'!r} is listed{with_reserves}")
+    if reserved:
         return Exhaustiveness(proven=False, why="answers may be added")
-    intervals = [fact.value for item in propositions if (fact := item.slots.interval) is not None]
+    if not all(_DIGIT.search(one.yes_title or one.title) for one in event.markets):
+        return Exhaustiveness(proven=False, why="the answers are names, and none stands for the rest")
+    slots = [item.slots for item in propositions]
+    intervals = [fact.value for one in slots if (fact := one.interval) is not None]
     if len(intervals) < 2 or len(intervals) != len(event.markets):
         return Exhaustiveness(proven=False, why="the answers are names, or not all are read")
+    for name in _SAID_OF_ALL:
+        said = {_said(getattr(one, name)) for one in slots}
+        if len(said) > 1:
+            return Exhaustiveness(proven=False, why=f"the answers differ in {name}")
+    if any(one.touch for one in intervals):
+        return Exhaustiveness(proven=False, why="values to be touched are no partition")
     return _partition(intervals)
+
+
+def _stands_for_the_rest(market: Market) -> bool:
+    return bool(market.strike.get("negRiskOther")) or normalise(market.yes_title).text.strip() in _CATCH_ALL
+
+
+def _said(value: object) -> object:
+    return value.value if isinstance(value, Fact) else value
 
 
 def _partition(intervals: Sequence[Interval]) -> Exhaustiveness:

@@ -28,8 +28,8 @@ _ZONES = {"utc": ZoneInfo("UTC"), "gmt": ZoneInfo("UTC")}
 _MONTH = "|".join(sorted(MONTHS, key=len, reverse=True))
 _DATE = re.compile(
     rf"\b(?P<iso>(?:19|20)\d\d-\d\d-\d\d)\b"
-    rf"|\b(?P<m1>{_MONTH})\.?\s+(?P<d1>\d{{1,2}})(?:st|nd|rd|th)?\b(?!\s?(?:%|bps))(?:,?\s+(?:of\s+)?(?P<y1>(?:19|20)\d\d)\b)?"
-    rf"|\b(?P<d2>\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?(?P<m2>{_MONTH})\b\.?(?:,?\s+(?P<y2>(?:19|20)\d\d)\b)?"
+    rf"|\b(?P<m1>{_MONTH})\.?\s+(?P<d1>\d{{1,2}})(?:st|nd|rd|th)?\b(?!\s?(?:%|bps))(?:,?\s+(?:of\s+)?(?P<y1>(?:19|20)\d\d|'\d\d)\b)?"
+    rf"|\b(?P<d2>\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?(?P<m2>{_MONTH})\b\.?(?:,?\s+(?P<y2>(?:19|20)\d\d|'\d\d)\b)?"
     rf"|\b(?P<m3>{_MONTH})\b\.?,?\s+(?P<y3>(?:19|20)\d\d)\b"
     rf"|\b(?P<us>\d{{1,2}}/\d{{1,2}}/(?:19|20)?\d\d)\b"
     rf"|\b(?P<season>(?:19|20)\d\d[-/](?:20)?\d\d)\b(?!-)"
@@ -291,7 +291,8 @@ def _mention(match: re.Match[str], month_name: str | None) -> DateMention | None
     year_text = match["y1"] or match["y2"] or match["y3"] or match["y4"]
     day_text = match["d1"] or match["d2"]
     found_month = MONTHS[month_name] if month_name else None
-    found_year = int(year_text) if year_text else None
+    # "28 Nov '26" is of this century.
+    found_year = int(year_text.replace("'", "20")) if year_text else None
     if day_text and _date(found_year or 2024, found_month or 1, int(day_text)) is None:
         return None
     return DateMention(found_year, found_month, int(day_text) if day_text else None, start, end)

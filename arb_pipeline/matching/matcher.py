@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from decimal import Decimal
 from itertools import count
 from typing import Any
 
@@ -34,7 +35,7 @@ from arb_pipeline.model import Event, Market, MatchStatus, Relation, rules_diges
 
 __all__ = ["MATCHER_VERSION", "MIN_SCORE", "Judgement", "Match", "MatchResult", "Memory", "judge", "match"]
 
-MATCHER_VERSION = "families-3"
+MATCHER_VERSION = "families-4"
 """Rises with every change that may change a match."""
 
 _COSINE_WEIGHT = 0.2
@@ -597,13 +598,17 @@ def _explanation(kalshi: _Listed, polymarket: _Listed, judgement: Judgement, cav
 
 def _told_rules(diff: RulesDiff) -> dict[str, Any]:
     """The comparison of the rules texts, and what YES pays in exceptional states, in the form that decisions have."""
-    states = diff.void_states
     return {
         "terms": diff.as_json()["fields"],
-        "void_states": None
-        if states is None
-        else {name: {"kalshi": str(kalshi), "polymarket": str(other)} for name, (kalshi, other) in states.items()},
+        "void_states": _payouts(diff.void_states),
+        "stated_void_states": _payouts(diff.stated),
     }
+
+
+def _payouts(states: Mapping[str, tuple[Decimal, Decimal]] | None) -> dict[str, dict[str, str]] | None:
+    if states is None:
+        return None
+    return {name: {"kalshi": str(kalshi), "polymarket": str(other)} for name, (kalshi, other) in states.items()}
 
 
 def _json(value: object) -> str:

@@ -31,10 +31,12 @@ _UNITS = (
     ("cuts", r"(?:\w+ )?(?:rate )?cuts\b"),
     ("hikes", r"(?:\w+ )?(?:rate )?hikes\b"),
 )
-_WHOLE_UNITS = frozenset({"F", "score", "wins", "seats", "games", "sets", "times", "jobs", "cuts", "hikes"})
+_COUNTED = frozenset({"count", "times", "wins", "seats", "games", "sets", "jobs", "cuts", "hikes"})
+_WHOLE_UNITS = _COUNTED | {"F", "score"}
+_UNIT_NAMES = {"F": "\u00b0F", "C": "\u00b0C", "usd": "dollars", "score": "points", "count": "in number"}
 _QUANTITY = re.compile(
     r"(?<![\w.,#])(?:(?<=\s)|(?<=^)|(?<=[^\w\s]))"
-    r"(?P<sign>-(?=[\d.$]))?(?P<currency>\$\s?)?(?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
+    r"(?P<sign>-(?=[\d.$]))?(?P<currency>\$\s?)?(?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?!\d)"
     r"(?!\s?(?:st|nd|rd|th)\b)(?!:\d)"
     r"(?:(?P<letter>k|mm|mn|m|bn|b|tn|t)\b|\s?(?P<word>thousand|million|billion|trillion)\b)?"
     r"(?P<plus>\+)?(?:\s?-?(?:"
@@ -64,7 +66,13 @@ _BEFORE = tuple(
         ("gt", r"\babove|\bover|\bmore than|\bgreater than|\bhigher than|\bexceeds?|\bexceeding|>|\blarger than"),
         ("lt", r"\bbelow|\bunder|\bless than|\bfewer than|\blower than|<|\bsmaller than"),
         ("eq", r"\bexactly|\bequal to"),
-        ("touch_up", r"\breach(?:es)?|\bhits?|\btouch(?:es)?|\brises? to|\bclimbs? to|↑|\bget to"),
+        (
+            "touch_up",
+            (
+                r"\breach(?:es)?|\bcross(?:es)?|\bsurpass(?:es)?|\bhits?|\btouch(?:es)?|\brises? to|\bclimbs? to|↑"
+                r"|\bget to"
+            ),
+        ),
         ("touch_down", r"\bdips? to|\bdips? below|\bfalls? to|\bdrops? to|\bsinks? to|↓"),
     )
 )
@@ -110,6 +118,11 @@ class Interval:
             return Interval(None, self.low, low_closed=False, high_closed=not self.low_closed, unit=self.unit)
         return None
 
+    def same_unit(self, other: "Interval") -> bool:
+        """Whether the units may be the same: one is not told, or one counts what the other names."""
+        units = {self.unit, other.unit}
+        return len(units) == 1 or "" in units or ("count" in units and units <= _COUNTED | {"%"})
+
     def same_ends(self, other: "Interval") -> bool:
         """Whether the ends are the same numbers, whatever their inclusion."""
         return (self.low, self.high) == (other.low, other.high)
@@ -132,11 +145,15 @@ class Interval:
         return step is not None and self.high_closed and other.low_closed and other.low - self.high == step
 
     def __str__(self) -> str:
+        unit = _UNIT_NAMES.get(self.unit, self.unit)
         if self.low is not None and self.low == self.high:
-            return f"= {self.low} {self.unit}".rstrip()
-        low = f"{'[' if self.low_closed else '('}{'-inf' if self.low is None else self.low}"
-        high = f"{'inf' if self.high is None else self.high}{']' if self.high_closed else ')'}"
-        return f"{low}, {high} {self.unit}".rstrip()
+            return f"= {self.low} {unit}".rstrip()
+        ends = []
+        if self.low is not None:
+            ends.append(f"{'>=' if self.low_closed else '>'} {self.low}")
+        if self.high is not None:
+            ends.append(f"{'<=' if self.high_closed else '<'} {self.high}")
+        return f"{' and '.join(ends) or 'any'} {unit}".rstrip()
 
 
 @lru_cache(maxsize=65_536)
@@ -180,7 +197,8 @@ def interval_of(text: str) -> Interval | None:
         if (kind := _comparator(folded, quantity)) is not None:
             return on_grid(_interval(kind, quantity))
     for quantity in found:
-        if quantity.unit:
+        # A price is hardly ever exactly so much: without a comparator it says nothing of more or less.
+        if quantity.unit and quantity.unit != "usd":
             return Interval(quantity.value, quantity.value, low_closed=True, high_closed=True, unit=quantity.unit)
     return None
 

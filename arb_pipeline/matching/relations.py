@@ -17,6 +17,7 @@ MIN_SCORE = 5.0
 SAME = frozenset({Relation.EQUIVALENT, Relation.INVERTED})
 IMPLICATIONS = frozenset({Relation.KALSHI_IMPLIES_POLYMARKET, Relation.POLYMARKET_IMPLIES_KALSHI})
 
+_PARTY_WORDS = frozenset({"democratic", "republican", "independent", "party", "labour", "conservative", "liberal"})
 _EXCLUDING_SLOTS = frozenset({"subject", "direction", "interval"})
 
 
@@ -50,7 +51,10 @@ def _apart(verdict: Verdict, against: tuple[Comparison, ...], kalshi: Slots, pol
             return Relation.KALSHI_IMPLIES_POLYMARKET if implied else _loose(verdict)
         implied = not _conditions(kalshi, polymarket)
         return Relation.POLYMARKET_IMPLIES_KALSHI if implied else _loose(verdict)
-    if _exclusive(against, kalshi, polymarket) and not unspoken(kalshi, polymarket) - _named(polymarket, kalshi):
+    named = _named(polymarket, kalshi)
+    # Another name for a side is no other question, another common word may be.
+    apart = (unspoken(kalshi, polymarket) | (unspoken(polymarket, kalshi) - polymarket.names)) - named
+    if not apart and _exclusive(against, kalshi, polymarket):
         return Relation.EXCLUSIVE
     return _loose(verdict)
 
@@ -86,8 +90,15 @@ def _exclusive(against: tuple[Comparison, ...], kalshi: Slots, polymarket: Slots
     if slot == "interval":
         return outcome is Outcome.DISJOINT
     if slot == "subject":
-        return family.exclusive and kalshi.subject is not None and polymarket.subject is not None
+        if kalshi.subject is None or polymarket.subject is None:
+            return False
+        # A party and a person are no two answers: the person may be the party's.
+        return family.exclusive and _party(kalshi.subject.value) == _party(polymarket.subject.value)
     return family.exclusive and slot in _EXCLUDING_SLOTS
+
+
+def _party(name: tuple[str, ...]) -> bool:
+    return bool(_PARTY_WORDS & {*name})
 
 
 def _named(*sides: Slots) -> frozenset[str]:

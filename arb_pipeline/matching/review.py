@@ -26,6 +26,7 @@ from arb_pipeline.matching.overrides import (
     PolymarketSide,
     RulesHashes,
     Verdict,
+    VoidState,
     save_decisions,
 )
 from arb_pipeline.model import Market, MatchStatus, Relation, rules_digest
@@ -286,6 +287,17 @@ class Case:
         """What YES of each venue pays where a question is not decided as usual, dollars, as the rules were read."""
         return self.told.get("void_states") or {}
 
+    @property
+    def stated_void_states(self) -> Mapping[str, Mapping[str, str]]:
+        """The payouts that both texts state for every exceptional state: what an approval writes. Empty otherwise.
+
+        Empty too where a text has changed since the matcher read it.
+        """
+        kalshi, polymarket = self.digests
+        if self.told.get("rules") != {"kalshi": kalshi, "polymarket": polymarket}:
+            return {}
+        return self.told.get("stated_void_states") or {}
+
     @cached_property
     def reasons(self) -> tuple[str, ...]:
         """Why it waits for a person, or why it was ruled out."""
@@ -413,6 +425,10 @@ def decide(
 ) -> Decision:
     """Write a person's decision on a case to ``matches.yaml``. A decision whose rules have changed gives way to it.
 
+    An approval takes down what both rules texts state for the case that the question is not decided as usual
+    (:attr:`Case.stated_void_states`, which the person was shown); where one of them leaves a state open, none, so that
+    the worst case stays unknown until somebody writes it into the file.
+
     Args:
         verdict: None: the relation that the matcher proposes.
         reason: why; it is what the next reader learns from.
@@ -445,6 +461,9 @@ def decide(
         polymarket=PolymarketSide(condition_id=case.pair[1], yes_token_index=index),
         verdict=verdict,
         rules_sha256=RulesHashes(kalshi=kalshi, polymarket=polymarket),
+        void_states={}
+        if verdict is Verdict.REJECTED
+        else {name: VoidState.model_validate(pays) for name, pays in case.stated_void_states.items()},
         by=author,
         at=at.replace(microsecond=0),
         why=reason.strip(),

@@ -17,9 +17,13 @@ from arb_pipeline.matching.slots import Slots
 from arb_pipeline.matching.text import fold
 from arb_pipeline.model import Market
 
-__all__ = ["Difference", "Result", "RulesDiff", "Terms", "compare_rules", "contest_states", "terms"]
+__all__ = ["NOT_TOLD", "Difference", "Result", "RulesDiff", "Terms", "compare_rules", "contest_states", "terms"]
 
 _HALF, _NOTHING, _WHOLE, _UNTOLD = Decimal("0.5"), Decimal(0), Decimal(1), Decimal(-1)
+
+
+NOT_TOLD = "not told"
+"""What a comparison shows of a payout on which a text is silent."""
 
 
 class Result(StrEnum):
@@ -72,10 +76,13 @@ class RulesDiff:
     Attributes:
         void_states: by exceptional state, what YES of (Kalshi, Polymarket) pays, dollars; a price that no text fixes
             stands in two states, at 0 and at 1. None where a contest's states cannot be told.
+        stated: the same, where nothing is taken from silence: every exceptional state that either text speaks of, and
+            those that a contest needs, has a fixed price in both. None where one of them has not, or there are none.
     """
 
     lines: tuple[Difference, ...]
     void_states: Mapping[str, tuple[Decimal, Decimal]] | None
+    stated: Mapping[str, tuple[Decimal, Decimal]] | None = None
 
     def result(self, field: str) -> Result:
         """How a field compares; a field that neither side speaks of is unknown."""
@@ -252,7 +259,9 @@ def compare_rules(
     if contest and states:
         states = sorted({*states, *contest_states(first, second)})
     payouts = None if contest and not states else _payouts(states, ours, theirs)
-    return RulesDiff(tuple(line for line in lines if line.kalshi or line.polymarket), payouts)
+    return RulesDiff(
+        tuple(line for line in lines if line.kalshi or line.polymarket), payouts, _stated(states, ours, theirs)
+    )
 
 
 def _told(value: bool | None) -> str:
@@ -335,7 +344,7 @@ class _Payouts:
     def text(self, state: str) -> str:
         """For people."""
         if state not in self.void:
-            return "not told"
+            return NOT_TOLD
         value = self.of(state)
         return "a price that is not fixed" if value is None else f"pays {value:.2f}"
 
@@ -360,6 +369,16 @@ def _payouts(states: list[str], first: _Payouts, second: _Payouts) -> Mapping[st
             name = state if len(left) * len(right) == 1 else f"{state} ({'abcd'[number]})"
             found[name] = one, other
     return found
+
+
+def _stated(states: list[str], first: _Payouts, second: _Payouts) -> Mapping[str, tuple[Decimal, Decimal]] | None:
+    found: dict[str, tuple[Decimal, Decimal]] = {}
+    for state in states:
+        left, right = first.of(state), second.of(state)
+        if state not in first.void or state not in second.void or left is None or right is None:
+            return None
+        found[state] = left, right
+    return found or None
 
 
 def _ends(value: Decimal | None) -> tuple[Decimal, ...]:

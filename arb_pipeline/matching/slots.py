@@ -22,6 +22,7 @@ from arb_pipeline.matching.dates import (
     date_mentions,
     masked_dates,
     read_times,
+    start_of_day,
     time_of_day,
 )
 from arb_pipeline.matching.numbers import Interval, bare_numbers, interval_of, on_grid
@@ -84,6 +85,7 @@ class Slots(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         qualifier: words of the title that pick one of several: ``first``, ``last``, ``most``, ``fewest``.
         quarter: the quarter of a year that a statistic or a report is of, ``Q1`` to ``Q4``.
         duration: how long something has to last or to be for, ``any`` where any length will do.
+        ticker_month: first instant of the month that a ticker names alone ("X-26MAR-..."): it may be all that counts.
         topic: words that no other slot reads, names and common words alike.
         numbers: values outside ``interval``: districts, counts, ranks.
         game: the two sides of a contest, each as its tokens.
@@ -101,6 +103,7 @@ class Slots(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     observation: Fact[Observation] | None = None
     deadline: Fact[datetime] | None = None
     window_start: Fact[datetime] | None = None
+    ticker_month: datetime | None = None
     on: Fact[date] | None = None
     clock: Fact[tuple[time, str]] | None = None
     meeting: Fact[tuple[int | None, int]] | None = None
@@ -208,8 +211,21 @@ _TOUCH = re.compile(r"\b(?:hits?|reach(?:es)?|touch(?:es)?|dips? (?:to|below)|at
 _CLOSE = re.compile(r"\b(?:closes?|closing|settles?|ends?|finish(?:es)? the (?:day|month|year))\b")
 _SPREAD = re.compile(r"\bspread\b|\bwins? (?:[\w. ]{0,40})?by (?:more than|over|at least|\d)|\(-\d|\bhandicap\b")
 _TITLE_SPREAD = re.compile(r"\(([+-]\d+(?:\.\d+)?)\)")
+_CRITICS = re.compile(r"\b(?:rotten tomatoes|tomatometer|metacritic)\b")
+_OVER_UNDER = re.compile(r"\b(?:o/u|over/under) (\d+\.5)\b")
+_THINGS = re.compile(
+    r"(?:more than|fewer than|at least|at most|over|under|above|below|exactly|between \d[\d,]* and) "
+    r"\d+(?:,\d{3})*(?!\.?\d)(?! ?(?:%|percent|points?|bps|basis|degrees|dollars|years?|months?|weeks?|days?|hours?))"
+    r" (?:(?!(?:in|on|at|by|of|for|the|and|or|to|is|as|before|during|from)\b)[a-z-]+ ){0,2}"
+    r"(?!(?:as|is|this|was|has|its|us)\b)[a-z]{2,}s\b"
+    r"|\d+(?:,\d{3})* or more (?!of\b)[a-z-]+s\b"
+)
 _TOTAL = re.compile(
     r"\bo/u\b|\bover/under\b|\btotal (?:points|goals|runs|games|score)|\b(?:over|under) \d+\.5\b|\bcombined\b"
+)
+_KIND_OF_BET = re.compile(
+    r"^(?:(?:1h|2h|first half|second half|1st half|2nd half) )?"
+    r"(?:o/u|over/under|spread|moneyline|totals?|both teams to score|btts|before|by|after|in)\b(?! [a-z]+ [a-z])"
 )
 _DRAW = re.compile(r"^(?:draw|tie|the draw)\b")
 _BOTH_SCORE = re.compile(r"\bboth teams to score\b|\bbtts\b")
@@ -229,7 +245,10 @@ _LEAVE_OBJECT = re.compile(
 )
 _IN_PERSON = re.compile(r"\bin[- ]person\b")
 _SPEAKING = re.compile(r"\b(?:talks?|speaks?) (?:to|with)\b")
-_REMOTE = re.compile(r"\b(?:phone|telephone|video|virtual) (?:calls?|meetings?|conferences?)\b")
+_REMOTE = re.compile(
+    r"\b(?:phone|telephone|video|virtual) (?:calls?|meetings?|conferences?)\b|\bby (?:tele)?phone\b|\bvirtually\b"
+)
+_REMOTE_EXCLUDED = re.compile(r"\b(?:not|n't|no|without|exclud\w+|insufficient|only)\b")
 _ANNOUNCED = re.compile(
     r"\bannounced as\b"
     r"|\bannouncement of [^.]{0,80}(?:resign|remov|depart|retire|leav)"
@@ -240,7 +259,11 @@ _NOT_ENOUGH = re.compile(
     r"\bnot (?:alone |by itself |itself )?(?:be )?(?:qualify|count|suffic|resolve)|\binsufficient\b"
 )
 _EFFECTIVE = re.compile(r"\bactual departure\b|\bmust\b[^.]{0,60}\bvacate\b|\bactually (?:leave|left|vacate)")
-_AWARD = re.compile(r"\bbest ((?:\w+ ){0,3}?\w+)(?=\s+(?:at|in|for|winner|award|nomination|nominee)\b|\s*[?|:,.(]|$)")
+_AWARD = re.compile(
+    r"\b(?:best|outstanding) (?!ai\b|company\b)((?:\w+ ){0,4}?\w+)"
+    r"(?=\s+(?:at|in|for|end|of|winner|award|nomination|nominee)\b|\s*[?|:,.(]|$)"
+    r"|\b((?:(?:defensive|offensive|comeback|executive|female|male) )?\w+ of the year)\b"
+)
 _NUMBERS = {
     name: str(number)
     for number, name in enumerate(
@@ -248,9 +271,14 @@ _NUMBERS = {
     )
 }
 _SHORT_ORDINALS = {"2nd": "second", "3rd": "third", "4th": "fourth", "5th": "fifth"}
+_RANKS = {"1": "first", "2": "second", "3": "third", "4": "fourth", "5": "fifth", "1st": "first", **_SHORT_ORDINALS}
+_RANKED = re.compile(
+    r"#(?P<number>\d{1,2})\b|\b(?P<pick>first|second|third|fourth|fifth|\d{1,2}(?:st|nd|rd|th)) (?:overall )?pick\b"
+)
 _SUPERLATIVE = re.compile(
     r"(?:\b(?P<place>second|third|fourth|fifth|2nd|3rd|4th|5th)[- ])?"
-    r"\b(?:largest|biggest|richest|highest[- ]grossing|most (?:valuable|popular|streamed|seats))\b"
+    r"\b(?:largest|biggest|richest|highest[- ]grossing|most (?:valuable|popular|streamed|seats)"
+    r"|(?<=second[- ])best|(?<=third[- ])best|(?<=2nd[- ])best|(?<=3rd[- ])best)\b"
 )
 _QUALIFIER = re.compile(
     r"\b(?<!at )(first|last|most|fewest)\b"
@@ -335,6 +363,7 @@ def _generic(event: Event, market: Market, index: int) -> Slots:
         observation=observation,
         deadline=_fact(times.deadline, time_source),
         window_start=_fact(times.window_start, time_source),
+        ticker_month=_ticker_month(market),
         on=_fact(times.on, time_source),
         clock=_clock(texts),
         meeting=_fact(times.meeting, time_source),
@@ -486,6 +515,11 @@ def _reference(event: Event, market: Market) -> date | None:
     return None
 
 
+def _ticker_month(market: Market) -> datetime | None:
+    found = date_from_ticker(market.market_id) if market.venue == "kalshi" else None
+    return start_of_day(date(found[0], found[1], 1)) if found is not None and found[2] is None else None
+
+
 def _clock(texts: _Texts) -> Fact[tuple[time, str]] | None:
     for source, text in texts.every():
         if source != "rules" and (found := time_of_day(text)) is not None:
@@ -540,7 +574,9 @@ def _interval(market: Market, texts: _Texts, index: int, direction: Fact[Directi
         return line
     if (spread := _TITLE_SPREAD.search(texts.title)) and (points := _decimal(spread[1])) is not None:
         return _spread_interval(market, index, texts.title, spread, points)
-    unit = _unit_of(texts)
+    if (over := _OVER_UNDER.search(normalise(texts.title).text)) and (line := _over(texts, market, over)) is not None:
+        return line
+    unit = _unit_of(texts) or _counted(texts)
     for source, text in (*texts.short(), ("event_title", texts.event_title)):
         if text and (interval := interval_of(text)) is not None:
             interval = on_grid(replace(interval, unit=interval.unit or unit))
@@ -548,6 +584,26 @@ def _interval(market: Market, texts: _Texts, index: int, direction: Fact[Directi
                 continue
             return Fact(interval, source, text[:80])
     return None
+
+
+def _over(texts: _Texts, market: Market, match: re.Match[str]) -> Fact[Interval] | None:
+    """A total's line where the title alone gives it: the first outcome, or YES, is the over."""
+    line = _decimal(match[1])
+    side = normalise(texts.outcome).text
+    if line is None or not (_yes_no(market) or side.startswith(("over", "under"))):
+        return None
+    low, high = (None, line) if side.startswith("under") else (line, None)
+    interval = Interval(low, high, low_closed=False, high_closed=False, unit="score")
+    return Fact(on_grid(interval), "title", match.group())
+
+
+def _counted(texts: _Texts) -> str:
+    """``count`` where a number of things is asked for ("more than 3 major hurricanes"): those are whole."""
+    if vocabulary.ASSETS.any.search(texts.folded):
+        return ""
+    if _CRITICS.search(texts.folded):
+        return "count"
+    return "count" if any(_THINGS.search(masked_dates(text)) for _, text in texts.every()) else ""
 
 
 def _spread_interval(
@@ -633,6 +689,8 @@ def _observation(
         return Fact(Observation.SEQUENCE, "title", match.group())
     if match := _COUNT.search(masked_dates(texts.titles)):
         return Fact(Observation.COUNT, "title", match.group())
+    if interval is not None and interval.value.unit in {"count", "times"} and not interval.value.touch:
+        return Fact(Observation.COUNT, interval.source, interval.text)
     if interval is not None:
         if interval.value.touch or (match := _TOUCH.search(folded)):
             return Fact(Observation.TOUCH, interval.source, interval.text)
@@ -659,16 +717,25 @@ def _subject(texts: _Texts) -> Fact[tuple[str, ...]] | None:
             continue
         short = _RESET.sub("", text).strip()
         masked = masked_dates(short)
+        if _KIND_OF_BET.match(masked.strip()):
+            continue
         if _DRAW.match(masked.strip()):
             return Fact(("draw",), source, text)
         if interval_of(short) is not None or re.fullmatch(r"[\W\d]*", masked):
             continue
-        tokens = tuple(token.text for token in tokenise(masked) if token.text not in vocabulary.FUNCTION_WORDS)
+        spelt = tokenise(masked)
+        tokens = tuple(
+            token.text
+            for place, token in enumerate(spelt, 1)
+            # "Los Angeles D": the letter at the end of a name is that of the club.
+            if token.text not in vocabulary.FUNCTION_WORDS or (place == len(spelt) > 1 and len(token.text) == 1)
+        )
         if any(token[0].isalpha() and token not in vocabulary.TOPICLESS for token in tokens):
-            known = _full_name(tokens, texts.rules) if source == "outcome" else tokens
+            sided = source == "outcome" or bool(_VERSUS.search(f"{texts.event_title} | {texts.title}"))
+            known = _full_name(tokens, texts.rules) if sided else tokens
             return Fact(known, source, text)
     if (match := _BEATS.search(texts.title)) and (tokens := _name_tokens(match[1])):
-        return Fact(tokens, "title", match.group())
+        return Fact(_full_name(tokens, texts.rules), "title", match.group())
     return None
 
 
@@ -771,11 +838,15 @@ def _mode(texts: _Texts, action: Fact[Action] | None) -> Fact[str] | None:
     """Whether a meeting has to be in person."""
     if action is None or action.value is not Action.MEET:
         return None
-    for source, text in (("title", texts.folded), ("rules", fold(texts.deciding))):
-        if match := _IN_PERSON.search(text):
-            return Fact("in person", source, match.group())
+    deciding = fold(texts.deciding)
+    if match := _IN_PERSON.search(texts.folded):
+        return Fact("in person", "title", match.group())
+    if (match := _REMOTE.search(deciding)) and not _REMOTE_EXCLUDED.search(deciding[: match.start()]):
+        return Fact("any", "rules", match.group())
     if match := _SPEAKING.search(texts.folded):
         return Fact("any", "title", match.group())
+    if match := _IN_PERSON.search(deciding):
+        return Fact("in person", "rules", match.group())
     rules = fold(texts.rules)
     for mode, pattern in (("any", _REMOTE), ("in person", _IN_PERSON)):
         if match := pattern.search(rules):
@@ -800,7 +871,10 @@ def _award(texts: _Texts) -> Fact[tuple[str, ...]] | None:
     """The prize within a ceremony: "Best Picture" is not "Best Director"."""
     for source, text in texts.every():
         if match := _AWARD.search(normalise(text).text):
-            return Fact(tuple(match[1].split()), source, match.group())
+            name = match[1] or match[2]
+            return Fact(
+                tuple(word for word in name.split() if word not in vocabulary.FUNCTION_WORDS), source, match.group()
+            )
     return None
 
 
@@ -815,6 +889,10 @@ def _station(texts: _Texts, metric: Fact[str] | None) -> Fact[frozenset[str]] | 
 
 
 def _ordinal(texts: _Texts) -> Fact[str] | None:
+    for source, text in texts.short():
+        if match := _RANKED.search(fold(text)):
+            rank = match["number"] or match["pick"]
+            return Fact(_RANKS.get(rank, rank), source, match.group())
     for source, text in texts.every():
         if match := _SUPERLATIVE.search(fold(text)):
             return Fact(_SHORT_ORDINALS.get(match["place"], match["place"] or "first"), source, match.group())

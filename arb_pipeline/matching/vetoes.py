@@ -9,18 +9,28 @@ that a score is explained by its comparisons.
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 
-from arb_pipeline.matching.numbers import Interval
+from arb_pipeline.matching.numbers import Interval, on_grid
 from arb_pipeline.matching.slots import Direction, Fact, Observation, Slots
 from arb_pipeline.matching.text import deciding_sentence, fold, fold_spelling, tokenise, words
-from arb_pipeline.matching.vocabulary import COMPARATIVES, DISTINGUISHING, FUNCTION_WORDS, TELLING, TOPICLESS, Action
+from arb_pipeline.matching.vocabulary import (
+    ASPECTS,
+    CATEGORIES,
+    COMPARATIVES,
+    DISTINGUISHING,
+    FUNCTION_WORDS,
+    TELLING,
+    TOPICLESS,
+    Action,
+)
 
 __all__ = [
     "AGAINST",
@@ -37,7 +47,9 @@ __all__ = [
     "unspoken",
 ]
 
+_CENT = Decimal("0.01")
 _DAY = timedelta(days=1)
+_SHORT_WINDOW = timedelta(days=62)
 _START_SURE = timedelta(hours=3)
 _START_MOST = timedelta(hours=6)
 _DEMONYM_ENDINGS = frozenset({"n", "an", "ian", "ean", "ese", "s", "ish", "i", "al", "ional"})
@@ -135,7 +147,14 @@ def compare(kalshi: Slots, polymarket: Slots, *, two_way: bool = False) -> Verdi
         polymarket: facts of one Polymarket outcome.
         two_way: whether the contest that both name has no third result, so that one side's loss is the other's win.
     """
-    found = [*_typed(kalshi, polymarket), *_who(kalshi, polymarket, two_way=two_way), *_topic(kalshi, polymarket)]
+    found = [
+        *_typed(kalshi, polymarket),
+        *_who(kalshi, polymarket, two_way=two_way),
+        *_topic(kalshi, polymarket),
+    ]
+    outcomes = {item.outcome for item in found}
+    if not outcomes & _HOPELESS:
+        found += _aspects(kalshi, polymarket, nested=bool(outcomes & {Outcome.NARROWER, Outcome.WIDER}))
     if kalshi.affirmative != polymarket.affirmative:
         found.append(Comparison("polarity", None, None, Outcome.COMPLEMENT, 0.0, "one side is negated"))
     if kalshi.game is not None or polymarket.game is not None:
@@ -184,6 +203,7 @@ def _foreign_names(side: Slots, other: Slots) -> bool:
 
 
 _SINGLE_INSTANT = frozenset({Observation.POINT, Observation.SEQUENCE})
+_CUMULATIVE = frozenset({Observation.TOUCH, Observation.WINDOW, Observation.COUNT})
 _OVER_TIME = frozenset({Observation.TOUCH, Observation.WINDOW, Observation.SEQUENCE})
 
 
@@ -193,6 +213,14 @@ def _settled(item: Comparison, kalshi: Slots, polymarket: Slots) -> Comparison:
     nested = item.slot in {"deadline", "window_start"} and item.outcome in {Outcome.NARROWER, Outcome.WIDER}
     if nested and (observed & _SINGLE_INSTANT or _exact_count(kalshi) or _exact_count(polymarket)):
         return msgspec.structs.replace(item, outcome=Outcome.VETO, weight=0.0)
+    if item.slot == "ordinal" and item.outcome is Outcome.UNKNOWN:
+        told, other = (item.kalshi, polymarket) if item.kalshi is not None else (item.polymarket, kalshi)
+        if told is not None and told.value != "first" and not _spoken(told.value, other):
+            reason = f"one side alone asks for the {told.value}"
+            return msgspec.structs.replace(item, outcome=Outcome.VETO, reason=reason)
+    if item.slot == "window_start" and item.outcome is Outcome.UNKNOWN and (since := _short_window(kalshi, polymarket)):
+        outcome = Outcome.NARROWER if item.kalshi is not None else Outcome.WIDER
+        return msgspec.structs.replace(item, outcome=outcome, reason=f"one side counts from {since:%Y-%m-%d} only")
     if item.slot == "interval" and item.outcome is Outcome.COMPLEMENT and _over_time(kalshi, polymarket, observed):
         # A price can touch both sides of a threshold, and neither.
         reason = "both can be true at different times"
@@ -200,6 +228,23 @@ def _settled(item: Comparison, kalshi: Slots, polymarket: Slots) -> Comparison:
     if item.slot == "interval" and item.outcome is Outcome.DISJOINT and observed != {Observation.POINT}:
         return msgspec.structs.replace(item, outcome=Outcome.VETO)
     return item
+
+
+def _short_window(kalshi: Slots, polymarket: Slots) -> datetime | None:
+    """Where counting begins on the one side that tells it, if that is shortly before its deadline.
+
+    "In December" is part of "by December 31". A year's beginning is when such markets are listed, and leaves nothing
+    out.
+    """
+    observed = {fact.value for fact in (kalshi.observation, polymarket.observation) if fact is not None}
+    for side in (kalshi, polymarket):
+        if side.window_start is not None and side.deadline is not None and observed <= _CUMULATIVE:
+            since = side.window_start.value
+            if since == kalshi.ticker_month:
+                return None
+            short = side.deadline.value - since <= _SHORT_WINDOW
+            return since if short and kalshi.deadline is not None and polymarket.deadline is not None else None
+    return None
 
 
 def _over_time(kalshi: Slots, polymarket: Slots, observed: set[Observation]) -> bool:
@@ -227,6 +272,15 @@ def unread(slots: Slots, other: Slots) -> frozenset[str]:
 
     A word is passed over as read only where it was read: "title" is of no interest unless nothing says which.
     """
+    return frozenset(
+        word
+        for word in (slots.title_words & TELLING) - _carried(slots)
+        if not _related(word, other.topic) and not _titled(word, other, related=True)
+    )
+
+
+def _carried(slots: Slots) -> frozenset[str]:
+    """Words of the titles that a slot has read."""
     carried: set[str] = set()
     for name, fact in slots.facts():
         if name == "interval":
@@ -237,11 +291,7 @@ def unread(slots: Slots, other: Slots) -> frozenset[str]:
             carried |= words(f"{ends[0]} {ends[-1]}")
         elif fact.source != "rules":
             carried |= words(fact.text)
-    return frozenset(
-        word
-        for word in (slots.title_words & TELLING) - carried
-        if not _related(word, other.topic) and not _titled(word, other, related=True)
-    )
+    return frozenset(carried)
 
 
 def names_apart(kalshi: Slots, polymarket: Slots) -> tuple[frozenset[str], frozenset[str]]:
@@ -307,8 +357,13 @@ def _listing(values: frozenset[Any]) -> str:
 
 
 def _interval(first: Interval, second: Interval) -> Check:
-    if first.unit and second.unit and first.unit != second.unit:
+    if not first.same_unit(second):
         return Outcome.VETO, 0.0, f"unit {first.unit} is not {second.unit}"
+    # What one side counts is whole on the other, too.
+    if "count" in {first.unit, second.unit}:
+        first, second = (
+            on_grid(replace(side, unit="count" if side.unit in {"", "%"} else side.unit)) for side in (first, second)
+        )
     if first.same_ends(second):
         if (first.low_closed, first.high_closed) == (second.low_closed, second.high_closed):
             return Outcome.EQUAL, 3.0, ""
@@ -319,6 +374,8 @@ def _interval(first: Interval, second: Interval) -> Check:
         return (Outcome.COMPLEMENT, 2.5, "") if exact else _boundary(Outcome.COMPLEMENT, first, second)
     if _bps_step(first) == _bps_step(second) is not None:
         return Outcome.CAVEAT, 2.0, f"equal on a grid of 25 bps: {first} against {second}"
+    if _cent_apart(first, second):
+        return Outcome.CAVEAT, 2.0, f"boundary: {first} against {second}, a cent apart"
     if first.within(second):
         return Outcome.NARROWER, 2.0, f"{first} is part of {second}"
     if second.within(first):
@@ -328,9 +385,16 @@ def _interval(first: Interval, second: Interval) -> Check:
     return Outcome.VETO, 0.0, f"{first} is not {second}"
 
 
+def _cent_apart(first: Interval, second: Interval) -> bool:
+    """Whether two brackets of prices differ by a cent at their upper end: "to 7,399.99" is "to 7,400"."""
+    if first.low is None or first.low != second.low or first.high is None or second.high is None:
+        return False
+    return {first.unit, second.unit} <= {"usd", ""} and abs(first.high - second.high) == _CENT
+
+
 def _boundary(outcome: Outcome, first: Interval, second: Interval) -> Check:
     """Ends that differ only in inclusion: nothing on a price quoted finely, a real case on a published percentage."""
-    reason = f"boundary: {first} against {second}"
+    reason = f"boundary: {first} against {second}, one end counted in on one side alone"
     if {first.unit, second.unit} <= {"usd", ""}:
         return outcome, 2.5, reason
     if outcome is Outcome.COMPLEMENT:
@@ -516,6 +580,8 @@ def same_name(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
     short, rest = sorted((list(first), list(second)), key=len)
     if not short:
         return False
+    if len(short) == 1 and len(rest) > 2 and short[0] == "".join(word[0] for word in rest):
+        return True  # "PSG" for a name of three words
     # Letters last, so that the L of "Los Angeles L" is not taken for "Los".
     for word in sorted(short, key=lambda word: len(word) == 1):
         partner = next((other for other in rest if _same_word(word, other)), None)
@@ -646,6 +712,11 @@ def _topic(kalshi: Slots, polymarket: Slots) -> Iterator[Comparison]:
     unsaid_second = lost_second | frozenset(word for word in theirs & second_topic if not _decides(word, kalshi))
     if unsaid_first and unsaid_second:
         lost_first, lost_second = unsaid_first, unsaid_second
+    if kalshi.subject is not None and polymarket.subject is not None:
+        names = kalshi.subject.value, polymarket.subject.value
+        if same_name(*names):
+            # One name, written in two ways.
+            lost_first, lost_second = lost_first - {*names[0]}, lost_second - {*names[1]}
     if lost_first and lost_second:
         reason = f"{_listing(lost_first)} is not {_listing(lost_second)}"
         if _same_contest(kalshi, polymarket):
@@ -654,9 +725,9 @@ def _topic(kalshi: Slots, polymarket: Slots) -> Iterator[Comparison]:
         else:
             yield Comparison("entity", None, None, Outcome.VETO, 0.0, reason)
     elif lost_first or lost_second:
-        lost = _listing(lost_first or lost_second)
-        weight = -0.75 * min(3, len(lost_first or lost_second))
-        yield Comparison("entity", None, None, Outcome.UNKNOWN, weight, f"{lost} on one side alone")
+        venue, lost = ("Kalshi", lost_first) if lost_first else ("Polymarket", lost_second)
+        reason = f"only {venue} speaks of {_listing(lost)}"
+        yield Comparison("entity", None, None, Outcome.UNKNOWN, -0.75 * min(3, len(lost)), reason)
     first = frozenset(word for word in first_topic if not _related(word, polymarket.title_words))
     second = frozenset(word for word in second_topic if not _related(word, kalshi.title_words))
     far_first = frozenset(word for word in first if not _spoken(word, polymarket, related=True))
@@ -671,6 +742,55 @@ def _topic(kalshi: Slots, polymarket: Slots) -> Iterator[Comparison]:
         weight = 3.0 * shared / total - 0.75 * least - 0.25 * min(4, most)
         reason = f"{titled} of {total} words in both titles, {shared:g} with the rules"
         yield Comparison("topic", None, None, outcome, round(weight, 4), reason)
+
+
+_SPELT_OUT = frozenset(
+    {
+        "tournament_winner", "award", "nominee", "election_winner", "series_advance", "act_by_deadline",
+        "repeatable_act", "meeting", "visit", "office_exit",
+    }
+)  # fmt: skip
+"""Kinds whose titles say who does or wins what: a common word besides ("jury vote", "interim") is another question."""
+
+
+_AT_A_PLACE = frozenset({"meeting"})
+"""Kinds that one side may ask for at one place."""
+
+
+def _aspects(kalshi: Slots, polymarket: Slots, *, nested: bool) -> Iterator[Comparison]:
+    """Common words that no text of the other market has: one that picks an aspect, or one on either side.
+
+    A paraphrase is spelt out in the rules; where they do not, "deliver" on one side and "produce" on the other are two
+    questions. Capitalised words are compared as names. Of two questions of which one is part of the other (``nested``)
+    such a word is weighed as a condition where the implication is decided.
+    """
+    ours, theirs = (
+        unspoken(side, other) - side.names - _carried(side) - CATEGORIES
+        for side, other in ((kalshi, polymarket), (polymarket, kalshi))
+    )
+    ruled = bool(kalshi.rules and polymarket.rules)
+    if ours and theirs and ruled:
+        reason = f"{_listing(ours)} is not {_listing(theirs)}"
+        yield Comparison("aspect", None, None, Outcome.VETO, 0.0, reason)
+        return
+    spelt_out = ruled and not nested and bool({kalshi.family, polymarket.family} & _SPELT_OUT)
+    for venue, side, other, words_alone in (
+        ("Kalshi", kalshi, polymarket, ours),
+        ("Polymarket", polymarket, kalshi, theirs),
+    ):
+        alone = frozenset(word for word in side.title_words & ASPECTS if not _spoken(word, other, related=True))
+        if spelt_out:
+            alone |= words_alone
+        if ruled and not nested and {kalshi.family, polymarket.family} & _AT_A_PLACE:
+            said = fold(side.context[0]) if side.context else ""
+            alone |= frozenset(
+                word
+                for word in unspoken(side, other) & side.names
+                if re.search(rf"\bin (?:the )?{re.escape(word)}\b", said)
+            )
+        if alone:
+            reason = f"only {venue} speaks of {_listing(alone)}"
+            yield Comparison("aspect", None, None, Outcome.VETO, 0.0, reason)
 
 
 def _same_contest(kalshi: Slots, polymarket: Slots) -> bool:

@@ -11,7 +11,9 @@ from typing import Generic, TypeVar
 __all__ = [
     "ACTIONS",
     "ALIASES",
+    "ASPECTS",
     "ASSETS",
+    "CATEGORIES",
     "COMPARATIVES",
     "COMPETITIONS",
     "CONTEST_WORDS",
@@ -29,6 +31,7 @@ __all__ = [
     "ROUNDS",
     "SOURCES",
     "STATES",
+    "STATE_CODES",
     "TELLING",
     "TOPICLESS",
     "Action",
@@ -60,12 +63,36 @@ _ALIASES = {
     "pro baseball": "mlb",
     "pro football": "nfl",
     "pro football championship": "super bowl",
+    "pro baseball championship": "world series",
+    "pro hockey championship": "stanley cup",
     "prime minister": "pm",
     "s p 500": "sp500",
     "spx": "sp500",
     "nasdaq 100": "nasdaq100",
     "ndx": "nasdaq100",
     "football club": "fc",
+    "a m": "a&m",
+    "french": "france",
+    "dutch": "netherlands",
+    "british": "uk",
+    "german": "germany",
+    "spanish": "spain",
+    "polish": "poland",
+    "turkish": "turkey",
+    "greek": "greece",
+    "swedish": "sweden",
+    "danish": "denmark",
+    "finnish": "finland",
+    "irish": "ireland",
+    "swiss": "switzerland",
+    "ukrainian": "ukraine",
+    "argentine": "argentina",
+    "hungarian": "hungary",
+    "italian": "italy",
+    "norwegian": "norway",
+    "portuguese": "portugal",
+    "mexican": "mexico",
+    "canadian": "canada",
 }
 ALIASES: dict[tuple[str, ...], tuple[str, ...]] = {
     tuple(key.split()): tuple(value.split()) for key, value in _ALIASES.items()
@@ -184,13 +211,17 @@ ACTIONS: Choices[Action] = _choices(
     ),
     (Action.NOMINEE, _pattern(r"nominee|nomination|nominate[sd]?|primary(?: election)?(?: winner)?")),
     (Action.REACH_SEMIFINAL, _pattern(r"(?:reach|make|advance to|qualify for) the semi[- ]?finals?")),
-    (Action.REACH_FINAL, _pattern(r"(?:reach|make|play in|advance to|qualify for) the (?:\w+ ){0,3}(?:final|finals)")),
-    (Action.PLAYOFFS, _pattern(r"(?:make|reach|qualify for|miss|in) the (?:\w+ )?playoffs")),
+    (
+        Action.REACH_FINAL,
+        _pattern(r"(?:reach|make|play in|advance to|qualify for) the (?:\S+ ){0,5}(?:final|finals)\b(?! four)"),
+    ),
+    (Action.PLAYOFFS, _pattern(r"(?:make|reach|qualify for|miss|in) the (?:\S+ ){0,3}playoffs?")),
     (Action.ADVANCE, _pattern(r"advances?|advancing|qualif(?:y|ies)|progress(?:es)? to")),
     (
         Action.ELECTED,
         _pattern(
-            r"elected|wins? (?:the )?(?:\S+ ){0,5}(?:elections?|presidency|race|runoff|governorship|mayoralty)"
+            r"elected|(?:wins? |controls? (?:of )?)(?:the )?(?:us |u\.s\. )?(?:house|senate)\b"
+            r"|wins? (?:the )?(?:\S+ ){0,5}(?:elections?|presidency|race|runoff|governorship|mayoralty)"
             r"|elections? winner|(?:presidential|senate|gubernatorial|mayoral|governor) winner"
         ),
     ),
@@ -240,7 +271,9 @@ ACTIONS: Choices[Action] = _choices(
 )
 """What has to happen, in the words that say it."""
 
-NEGATION = re.compile(r"\b(?:not|won't|never|fails? to|without|no(?! change| later| less| more| fewer|\.))\b")
+NEGATION = re.compile(
+    r"\b(?:not|miss(?:es)?(?= (?:out|the))|won't|never|fails? to|without|no(?! change| later| less| more| fewer|\.))\b"
+)
 """Words that turn a question round. ``no change`` is a decision of its own."""
 
 REMAINS = _pattern(r"remains?(?! (?:above|below|at|over|under|within))|stays? (?:as|in|on as)")
@@ -276,6 +309,7 @@ METRICS: Choices[str] = _choices(
     ("market cap", _pattern(r"market cap(?:itali[sz]ation)?|largest company")),
     ("high temperature", _pattern(r"(?:highest|high|maximum|max) temp(?:erature)?")),
     ("low temperature", _pattern(r"(?:lowest|low|minimum|min) temp(?:erature)?")),
+    ("disapproval", _pattern(r"disapproval(?: rating)?")),
     ("approval", _pattern(r"approval(?: rating)?")),
     ("tariff", _pattern(r"tariffs?")),
     ("national debt", _pattern(r"national debt")),
@@ -335,6 +369,12 @@ PARTIES: Choices[str] = _choices(
     ("republican", _pattern(r"republicans?|gop")),
 )
 OFFICES: Choices[str] = _choices(
+    ("deputy prime minister", _pattern(r"deputy (?:prime minister|pm)")),
+    ("prime minister", _pattern(r"prime minister|(?<![\d ] )(?<!\d)\bpm(?! ?\(?e[sd]?t)")),
+    ("defence minister", _pattern(r"defen[cs]e minister|minister (?:of|for) defen[cs]e")),
+    ("foreign minister", _pattern(r"foreign minister|minister (?:of|for) foreign")),
+    ("finance minister", _pattern(r"financ(?:e|ial) minister|minister (?:of|for) financ(?:e|es)")),
+    ("interior minister", _pattern(r"interior minister|minister (?:of|for) the interior")),
     ("vice president", _pattern(r"vice[- ]president(?:ial)?|vice[- ]presidency|running mate")),
     ("president", _pattern(r"president(?:ial)?|presidency")),
     ("state senate", _pattern(r"state senat(?:e|or|orial)")),
@@ -349,8 +389,8 @@ OFFICES: Choices[str] = _choices(
 )
 COMPETITIONS: Choices[str] = _choices(
     ("super bowl", _pattern(r"super bowl|pro football championship")),
-    ("world series", _pattern(r"world series")),
-    ("stanley cup", _pattern(r"stanley cup")),
+    ("world series", _pattern(r"world series|pro baseball championship")),
+    ("stanley cup", _pattern(r"stanley cup|pro hockey championship")),
     ("nba cup", _pattern(r"nba cup")),
     ("nba finals", _pattern(r"(?:nba|pro basketball) (?:finals|championship)")),
     ("women's world cup", _pattern(r"women's world cup")),
@@ -408,21 +448,43 @@ ASSETS: Choices[str] = _choices(
     ("usdjpy", _pattern(r"usd/?jpy")),
 )
 
-_STATE_NAMES = _word_set(
-    "alabama alaska arizona arkansas california colorado connecticut delaware florida georgia hawaii idaho illinois "
-    "indiana iowa kansas kentucky louisiana maine maryland massachusetts michigan minnesota mississippi missouri "
-    "montana nebraska nevada new_hampshire new_jersey new_mexico new_york north_carolina north_dakota ohio oklahoma "
-    "oregon pennsylvania rhode_island south_carolina south_dakota tennessee texas utah vermont west_virginia virginia "
-    "wisconsin wyoming"
+_STATES = _word_set(
+    "al:alabama ak:alaska az:arizona ar:arkansas ca:california co:colorado ct:connecticut de:delaware fl:florida "
+    "ga:georgia hi:hawaii id:idaho il:illinois in:indiana ia:iowa ks:kansas ky:kentucky la:louisiana me:maine "
+    "md:maryland ma:massachusetts mi:michigan mn:minnesota ms:mississippi mo:missouri mt:montana ne:nebraska "
+    "nv:nevada nh:new_hampshire nj:new_jersey nm:new_mexico ny:new_york nc:north_carolina nd:north_dakota oh:ohio "
+    "ok:oklahoma or:oregon pa:pennsylvania ri:rhode_island sc:south_carolina sd:south_dakota tn:tennessee tx:texas "
+    "ut:utah vt:vermont wv:west_virginia va:virginia wi:wisconsin wy:wyoming"
 )
-STATES = re.compile(rf"\b(?:{'|'.join(name.replace('_', ' ') for name in sorted(_STATE_NAMES, reverse=True))})\b")
-"""The states of the US but Washington, which is a city and a man as well."""
+STATE_CODES = {entry[:2]: entry[3:].replace("_", " ") for entry in sorted(_STATES)}
+"""Postal codes of the states of the US to their names, but Washington's, which is a city and a man as well."""
+
+STATES = re.compile(rf"\b(?:{'|'.join(sorted(STATE_CODES.values(), reverse=True))})\b")
+"""The names of those states."""
 
 DISTINGUISHING = _word_set(
     "north south east west northern southern eastern western jr sr ii iii iv women ladies u21 u20 u19 u17 "
     "reserves equatorial bissau papua state tech a&m inter ac real atletico city united dr republic"
 )
 """Words that make another name of a name: a name with and one without never mean the same."""
+
+ASPECTS = _word_set(
+    "pole podium fastest lap finalist finalists shortlist shortlisted longlist leader halftime sweep popular "
+    "turnout disapproval album albums song songs artist artists track movie film show episode novel produce "
+    "produced production deliver delivered deliveries revenue profit earnings audience worldwide global trailer "
+    "delay delayed blockade talks overtime penalties shootout rebounds assists touchdowns strikeouts goalscorer "
+    "quarterback receiver pitcher goalkeeper rookie ambassador deputy interim acting confidence dissent dissents "
+    "pause named pacific atlantic"
+)
+"""Words that pick one of several things that the same people and events are asked about. Where no text of the other
+market has the word, it asks about another one."""
+
+CATEGORIES = _word_set(
+    "company companies country countries nation person people candidate candidates state city top best leading "
+    "agree agrees agreed receive receives received give gives given grant grants granted begin begins start "
+    "starts happens"
+)
+"""Words that only say what kind of thing the answers are, and verbs that lend themselves to any noun."""
 
 FUNCTION_WORDS = _word_set(
     "a an the of in on at by for to from with and or but is are be been being was were will would shall "
@@ -439,6 +501,7 @@ CONTEST_WORDS = _word_set(
 """Words around the names of a contest's sides."""
 
 TOPICLESS = _word_set(
+    "cross crosses surpass surpasses exceed exceeds dip dips fall falls drop drops "
     "yes market markets resolve resolves resolved resolution question happen happens take takes place get "
     "gets make makes go goes come become becomes official officially announce announces announced "
     "announcement least most more less greater higher lower fewer larger exactly equal equals end ends close "

@@ -1,6 +1,15 @@
 """Reports: one self-contained page with its tables beside it, and small previews."""
 
-from arb_pipeline.reports.preview import markdown_preview, png_preview
-from arb_pipeline.reports.report import ReportFiles, ReportInputs, build_report
+from arb_pipeline.reports.inputs import ReportInputs
+from arb_pipeline.reports.preview import funnel_png, markdown_preview, png_preview, top_rows
+from arb_pipeline.reports.report import ReportFiles, build_report
 
-__all__ = ["ReportFiles", "ReportInputs", "build_report", "markdown_preview", "png_preview"]
+__all__ = [
+    "ReportFiles",
+    "ReportInputs",
+    "build_report",
+    "funnel_png",
+    "markdown_preview",
+    "png_preview",
+    "top_rows",
+]

@@ -23,15 +23,27 @@ from arb_pipeline.clock import datetime_from_ns, ns_from_datetime
 from arb_pipeline.tables import table
 
 __all__ = [
+    "ACCEPTED",
+    "COLOURS",
     "DIRECTION_WORDS",
+    "GRID",
+    "INK",
+    "MUTED",
+    "REFUSED",
     "BreakEven",
+    "Floats",
+    "Margins",
     "PairSeries",
     "funnel_figure",
     "gap_figure",
     "in_order",
+    "known_span",
+    "lay_out",
+    "places_and_labels",
     "rows_of_pair",
     "styled",
     "svg",
+    "thinned",
 ]
 
 Floats = npt.NDArray[np.float64]
@@ -45,9 +57,11 @@ DIRECTION_WORDS: dict[Direction, str] = {
     "yes_polymarket": "YES on Polymarket, NO on Kalshi",
 }
 
-_COLOURS = {"yes_kalshi": "#1d5fa8", "yes_polymarket": "#a8501d"}
-_INK, _MUTED, _GRID, _ACCEPTED, _REFUSED = "#1c2530", "#5b6673", "#e3e7ec", "#7cc48f", "#d8dce2"
-_MOST_POINTS = 600
+COLOURS = {"yes_kalshi": "#1d5fa8", "yes_polymarket": "#a8501d"}
+INK, MUTED, GRID, ACCEPTED, REFUSED = "#1c2530", "#5b6673", "#e3e7ec", "#7cc48f", "#d8dce2"
+_MOST_POINTS = 400
+_SLICES = 80
+_LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
 
 _TICK_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
 
@@ -61,18 +75,18 @@ def styled(salt: str = "arb") -> Iterator[None]:
             "font.size": 9,
             "svg.fonttype": "none",
             "svg.hashsalt": salt,
-            "axes.edgecolor": _GRID,
-            "axes.labelcolor": _MUTED,
+            "axes.edgecolor": GRID,
+            "axes.labelcolor": MUTED,
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,
             "axes.axisbelow": True,
-            "grid.color": _GRID,
+            "grid.color": GRID,
             "grid.linewidth": 0.7,
-            "text.color": _INK,
+            "text.color": INK,
             "text.parse_math": False,
-            "xtick.color": _MUTED,
-            "ytick.color": _MUTED,
+            "xtick.color": MUTED,
+            "ytick.color": MUTED,
         }
     ):
         yield
@@ -102,7 +116,8 @@ class PairSeries:
     ) -> "PairSeries":
         """From one pair's rows of ``spreads`` (in time order) and ``opportunities``."""
         gaps = {name: _cents(spreads[f"gap_{name}"]) for name in DIRECTIONS}
-        keep = _thin(spreads["recv_ns"].to_numpy(), list(gaps.values()))
+        times = spreads["recv_ns"].to_numpy()
+        keep = list(range(len(times))) if len(times) <= _MOST_POINTS else thinned(times, list(gaps.values()), _SLICES)
         drawn = spreads.take(pa.array(keep, pa.int64()))
         end_ns = ns_from_datetime(end)
         episodes = [
@@ -114,7 +129,8 @@ class PairSeries:
             )
             for row in opportunities.select(["direction", "opened_at", "closed_at", "accepted"]).to_pylist()
         ]
-        first_ns, last_ns = _known_span(drawn, gaps, keep, ns_from_datetime(start), end_ns)
+        kept = [values[keep] for values in gaps.values()]
+        first_ns, last_ns = known_span(drawn["recv_ns"].to_numpy(), kept, ns_from_datetime(start), end_ns)
         return cls(
             first_ns,
             last_ns,
@@ -138,14 +154,9 @@ class PairSeries:
         return cls.of(rows_of_pair(spreads, key), rows_of_pair(opportunities, key), start, end)
 
 
-def _known_span(
-    drawn: pa.Table, gaps: dict[Direction, Floats], keep: list[int], start_ns: int, end_ns: int
-) -> tuple[int, int]:
-    """The part of a window that has something to show: a minute in a day of nothing would be a hair."""
-    if not drawn.num_rows:
-        return start_ns, end_ns
-    times = drawn["recv_ns"].to_numpy()
-    known = np.flatnonzero(np.isfinite(np.array([values[keep] for values in gaps.values()])).any(axis=0))
+def known_span(times: npt.NDArray[np.int64], values: Sequence[Floats], start_ns: int, end_ns: int) -> tuple[int, int]:
+    """The part of a window in which any of these step lines is known: a minute in a day of nothing would be a hair."""
+    known = np.flatnonzero(np.isfinite(np.array(values)).any(axis=0)) if len(times) else np.array([], dtype=np.int64)
     if not known.size:
         return start_ns, end_ns
     after = int(known[-1]) + 1
@@ -166,21 +177,22 @@ def rows_of_pair(rows: pa.Table, key: tuple[str, str]) -> pa.Table:
 def gap_figure(series: PairSeries, *, narrow: bool, title: str = "") -> Figure:
     """Executable gap of both directions over time, with the fee break-even, zero, and shaded episodes."""
     with styled():
-        figure = Figure(figsize=(4.3, 5.2) if narrow else (10.4, 4.6), layout="constrained")
+        room = Margins(top=0.55 if title else 0.28, between=0.3)
+        figure = lay_out((4.3, 5.2) if narrow else (10.4, 4.6), rows=2, margins=room)
         axes: Sequence[Axes] = figure.subplots(2, 1, sharex=True)
         times = _seconds(np.append(series.recv_ns, series.end_ns), series)
         for axis, direction in zip(axes, DIRECTIONS, strict=True):
-            colour = _COLOURS[direction]
+            colour = COLOURS[direction]
             for name, opened, closed, accepted in series.episodes:
                 if name == direction:
                     left, right = _seconds(np.array([opened, closed]), series)
-                    axis.axvspan(left, right, color=_ACCEPTED if accepted else _REFUSED, alpha=0.55, linewidth=0)
-            axis.axhline(0, color=_MUTED, linewidth=0.8)
+                    axis.axvspan(left, right, color=ACCEPTED if accepted else REFUSED, alpha=0.55, linewidth=0)
+            axis.axhline(0, color=MUTED, linewidth=0.8)
             gaps, fees = series.gaps[direction], series.break_even[direction]
             if gaps.size:
                 axis.step(times, np.append(gaps, gaps[-1]), where="post", color=colour, linewidth=1.3)
                 axis.step(
-                    times, np.append(fees, fees[-1]), where="post", color=_INK, linewidth=0.9, linestyle=(0, (4, 2))
+                    times, np.append(fees, fees[-1]), where="post", color=INK, linewidth=0.9, linestyle=(0, (4, 2))
                 )
             if not np.isfinite(gaps).any():
                 axis.text(0.5, 0.5, "no trusted quotes", transform=axis.transAxes, ha="center", va="center")
@@ -188,7 +200,7 @@ def gap_figure(series: PairSeries, *, narrow: bool, title: str = "") -> Figure:
             axis.set_title(DIRECTION_WORDS[direction], loc="left", fontsize=9, color=colour)
             axis.set_ylabel("¢ per contract")
             axis.set_xlim(0, (series.end_ns - series.start_ns) / 1e9)
-        places, labels = _ticks(series.start_ns, series.end_ns, 4 if narrow else 10)
+        places, labels = places_and_labels(series.start_ns, series.end_ns, 4 if narrow else 10)
         axes[-1].set_xticks(places, labels)
         axes[-1].set_xlabel("UTC")
         if title:
@@ -199,18 +211,18 @@ def gap_figure(series: PairSeries, *, narrow: bool, title: str = "") -> Figure:
 def funnel_figure(rows: Sequence[dict[str, object]], *, narrow: bool) -> Figure:
     """Candidates left at each step of the funnel."""
     with styled():
-        figure = Figure(figsize=(4.3, 3.2) if narrow else (10.4, 2.9), layout="constrained")
+        figure = lay_out((4.3, 3.2) if narrow else (10.4, 2.9), margins=Margins(left=0.85, right=0.1, top=0.08))
         axis: Axes = figure.subplots()
         names = [str(row["guard"]).replace("_", " ") for row in rows]
         reached = [int(str(row["candidates"])) for row in rows]
         stopped = [int(str(row["stopped"])) for row in rows]
         left = [total - lost for total, lost in zip(reached, stopped, strict=True)]
         places = np.arange(len(rows))
-        axis.barh(places, left, color=[_COLOURS["yes_kalshi"]] * (len(rows) - 1) + [_ACCEPTED] if rows else [])
-        axis.barh(places, stopped, left=left, color=_REFUSED)
+        axis.barh(places, left, color=[COLOURS["yes_kalshi"]] * (len(rows) - 1) + [ACCEPTED] if rows else [])
+        axis.barh(places, stopped, left=left, color=REFUSED)
         for place, (total, lost) in enumerate(zip(reached, stopped, strict=True)):
             label = f"{total:,}" if not lost else f"{total:,}, {lost:,} stopped"
-            axis.text(total + max(reached) / 100, place, label, va="center", fontsize=8, color=_INK)
+            axis.text(total + max(reached) / 100, place, label, va="center", fontsize=8, color=INK)
         axis.set_yticks(places, names)
         axis.set_xlim(0, max([*reached, 1]) * (1.45 if narrow else 1.2))
         axis.invert_yaxis()
@@ -218,6 +230,37 @@ def funnel_figure(rows: Sequence[dict[str, object]], *, narrow: bool) -> Figure:
         axis.set_xlabel("episodes with a gap between the tops")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         return figure
+
+
+@dataclass(frozen=True, slots=True)
+class Margins:
+    """Room around the axes of a figure, and between them, inches."""
+
+    left: float = 0.76
+    right: float = 0.3
+    top: float = 0.28
+    bottom: float = 0.46
+    between: float = 0.5
+
+
+def lay_out(size: tuple[float, float], rows: int = 1, columns: int = 1, margins: Margins | None = None) -> Figure:
+    """An empty figure of this size in inches, with room for so many axes and their labels.
+
+    Matplotlib's own layouts draw every figure twice to find out what its texts take.
+    """
+    room = margins or Margins()
+    figure, (width, height) = Figure(figsize=size), size
+    wide = (width - room.left - room.right - (columns - 1) * (room.between + room.left)) / columns
+    high = (height - room.top - room.bottom - (rows - 1) * room.between) / rows
+    figure.subplots_adjust(
+        left=room.left / width,
+        right=1 - room.right / width,
+        top=1 - room.top / height,
+        bottom=room.bottom / height,
+        wspace=(room.between + room.left) / wide,
+        hspace=room.between / high,
+    )
+    return figure
 
 
 def svg(figure: Figure, name: str) -> str:
@@ -230,7 +273,13 @@ def svg(figure: Figure, name: str) -> str:
     text = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r"(<svg)", r'\1 aria-hidden="true" focusable="false"', text, count=1)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    text = re.sub(r"<[^>]+>", lambda tag: _LONG_NUMBER.sub(_shortened, tag[0]), text)
     return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def _shortened(number: re.Match[str]) -> str:
+    """Hundredths of a point: finer than any screen, and half the size of the page."""
+    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
 
 
 def _cents(column: pa.ChunkedArray) -> Floats:
@@ -243,7 +292,7 @@ def _seconds(recv_ns: npt.NDArray[np.int64], series: PairSeries) -> Floats:
     return (recv_ns - series.start_ns) / 1e9
 
 
-def _ticks(start_ns: int, end_ns: int, most: int) -> tuple[list[float], list[str]]:
+def places_and_labels(start_ns: int, end_ns: int, most: int) -> tuple[list[float], list[str]]:
     """Round times of the day, at most so many, as seconds into the window with their labels."""
     span = (end_ns - start_ns) / 1e9
     step = next((step for step in _TICK_STEPS_S if span / step <= most), int(span / most // 86_400 + 1) * 86_400)
@@ -254,11 +303,11 @@ def _ticks(start_ns: int, end_ns: int, most: int) -> tuple[list[float], list[str
     return [at - start_ns / 1e9 for at in instants], labels
 
 
-def _thin(recv_ns: npt.NDArray[np.int64], series: Sequence[Floats]) -> list[int]:
+def thinned(recv_ns: npt.NDArray[np.int64], series: Sequence[Floats], slices: int) -> list[int]:
     """Rows that keep the picture: of each slice of time the first, the last, and each line's extremes and breaks."""
-    if len(recv_ns) <= _MOST_POINTS:
-        return list(range(len(recv_ns)))
-    edges = np.linspace(recv_ns[0], recv_ns[-1], _MOST_POINTS // 6)
+    if not len(recv_ns):
+        return []
+    edges = np.linspace(recv_ns[0], recv_ns[-1], slices)
     starts = np.unique(np.searchsorted(recv_ns, edges))
     keep: set[int] = {0, len(recv_ns) - 1}
     for begin, end in zip(starts.tolist(), [*starts[1:].tolist(), len(recv_ns)], strict=True):

@@ -5,13 +5,28 @@ from decimal import Decimal
 from io import BytesIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
+from matplotlib.figure import Figure
 
-from arb_pipeline.reports.figures import PairSeries, gap_figure, styled
+from arb_pipeline.reports.figures import PairSeries, funnel_figure, gap_figure, styled
 from arb_pipeline.reports.text import trimmed
 
-__all__ = ["markdown_preview", "png_preview"]
+__all__ = ["funnel_png", "markdown_preview", "png_preview", "top_rows"]
 
 _LONGEST_CELL = 80
+_TOP_COLUMNS = (
+    "kalshi_market_id",
+    "polymarket_market_id",
+    "direction",
+    "accepted",
+    "opened_at",
+    "size",
+    "net",
+    "worst_state_net",
+    "roi",
+    "annualised",
+    "reasons",
+)
 
 
 def markdown_preview(table: pa.Table, rows: int = 10) -> str:
@@ -36,7 +51,24 @@ def png_preview(
 ) -> bytes:
     """The executable gap of the pair with the widest one, as a PNG of less than 100 kB."""
     series = PairSeries.widest(spreads, opportunities, start, end)
-    figure = gap_figure(series, narrow=False, title=title)
+    return _png(gap_figure(series, narrow=False, title=title))
+
+
+def funnel_png(rejections: pa.Table) -> bytes:
+    """Where candidates end, rows of ``rejections`` of one evaluation, as a PNG of less than 100 kB."""
+    return _png(funnel_figure(rejections.to_pylist(), narrow=False))
+
+
+def top_rows(opportunities: pa.Table) -> pa.Table:
+    """What a person looks at first: accepted episodes by annual return, then refused ones by net."""
+    ranked = opportunities.append_column(
+        "first", pc.if_else(opportunities["accepted"], opportunities["annualised"], None)
+    )
+    order = [("accepted", "descending"), ("first", "descending"), ("net", "descending")]
+    return ranked.sort_by(order).select(_TOP_COLUMNS)
+
+
+def _png(figure: Figure) -> bytes:
     buffer = BytesIO()
     with styled():
         figure.savefig(buffer, format="png", dpi=80, metadata={"Software": None})

@@ -1,69 +1,30 @@
 """The daily report: one self-contained HTML page, and the tables that it shows as Parquet and CSV beside it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
-from markupsafe import Markup
-from matplotlib.figure import Figure
 
-from arb_pipeline.arbitrage.fees import FeeSource
-from arb_pipeline.arbitrage.pairs import MarketData, Pair
-from arb_pipeline.model import Market
-from arb_pipeline.reports import text
-from arb_pipeline.reports.figures import PairSeries, funnel_figure, gap_figure, in_order, rows_of_pair, svg
-from arb_pipeline.reports.views import Views
-from arb_pipeline.settings import Settings
-from arb_pipeline.tables import table
+from arb_pipeline.reports import matched, text
+from arb_pipeline.reports.charts import age_figure, backtest_figure, heat_figure, lifetimes_figure
+from arb_pipeline.reports.figures import funnel_figure, in_order
+from arb_pipeline.reports.inputs import ReportInputs
+from arb_pipeline.reports.lifetimes import lifetimes, median_step_s
+from arb_pipeline.reports.outcomes import basket_legs, event_sums
+from arb_pipeline.reports.pair_pages import drawn, pair_pages
+from arb_pipeline.reports.quality import age_shares, fee_coverage, share_both_fresh, venue_quality
+from arb_pipeline.reports.realised import by_latency, held_to_settlement
+from arb_pipeline.reports.views import MOST_ROWS, Views, reason_words
 
 __all__ = ["ReportFiles", "ReportInputs", "build_report"]
 
-_PLOTTED_PAIRS = 3
-
-
-def _empty(name: str) -> pa.Table:
-    return table(name).schema.empty_table()
-
-
-@dataclass(frozen=True)
-class ReportInputs:
-    """What a report is made of: the tables of a window [start, end) and what explains them.
-
-    Attributes:
-        pairs: the pairs evaluated; their markets give titles and pages.
-        markets: further markets whose titles the matches may need.
-        fees: prices the break-even lines; without it they are left out.
-        settings: with ``data``, sizes the best opportunity at several amounts.
-        data: the books around the best opportunity.
-        exchange: the local exchange's name if the data comes from one; sessions that name one count as well.
-        universe: markets known per venue.
-        parameters: what the figures depend on, by name.
-        generated_at: stated if given; nothing else in the page depends on when it was made.
-    """
-
-    start: datetime
-    end: datetime
-    spreads: pa.Table = field(default_factory=lambda: _empty("spreads"))
-    opportunities: pa.Table = field(default_factory=lambda: _empty("opportunities"))
-    rejections: pa.Table = field(default_factory=lambda: _empty("rejections"))
-    matches: pa.Table = field(default_factory=lambda: _empty("market_matches"))
-    book_gaps: pa.Table = field(default_factory=lambda: _empty("book_gaps"))
-    capture_sessions: pa.Table = field(default_factory=lambda: _empty("capture_sessions"))
-    pairs: Sequence[Pair] = ()
-    markets: Iterable[Market] = ()
-    fees: FeeSource | None = None
-    settings: Settings | None = None
-    data: MarketData | None = None
-    exchange: str = ""
-    universe: Mapping[str, int] = field(default_factory=dict)
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    generated_at: datetime | None = None
-    title: str = "Arbitrage report"
+_FULL_PAIRS = 3
+_MOST_EVENTS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +46,58 @@ def build_report(inputs: ReportInputs, out_dir: Path) -> ReportFiles:
     out_dir.mkdir(parents=True, exist_ok=True)
     html = out_dir / "report.html"
     html.write_text(_render(inputs, views), encoding="utf-8")
-    tables = {
-        "opportunities": inputs.opportunities,
-        "rejections": inputs.rejections,
-        "spreads_latest": views.latest,
-        "market_matches": inputs.matches,
-        "book_gaps": inputs.book_gaps,
-        "capture_sessions": inputs.capture_sessions,
-    }
     files = ReportFiles(html, {}, {})
-    for name, rows in tables.items():
+    for name, rows in _tables(inputs, views).items():
         files.parquet[name] = out_dir / f"{name}.parquet"
         files.csv[name] = out_dir / f"{name}.csv"
         pq.write_table(rows, files.parquet[name], compression="zstd")
         pa_csv.write_csv(rows, files.csv[name])
     return files
+
+
+def _tables(inputs: ReportInputs, views: Views) -> dict[str, pa.Table]:
+    """What lies beside the page, by file name."""
+    return {
+        "opportunities": inputs.opportunities,
+        "rejections": inputs.rejections,
+        "spreads_latest": views.latest,
+        "basis": inputs.basis,
+        "heat_map": _heat_table(views),
+        "execution_backtest": inputs.execution_backtest,
+        "outcome_sets": inputs.outcome_sets,
+        "basket_opportunities": inputs.basket_opportunities,
+        "market_matches": inputs.matches,
+        "match_evaluation": inputs.match_evaluation,
+        "settlement_agreement": inputs.settlement_agreement,
+        "book_gaps": inputs.book_gaps,
+        "capture_sessions": inputs.capture_sessions,
+        "quote_quality": inputs.quote_quality,
+    }
+
+
+def _heat_table(views: Views) -> pa.Table:
+    schema = pa.schema(
+        [
+            ("category", pa.string()),
+            ("hour_new_york", pa.int64()),
+            ("gap", pa.float64()),
+            ("paying_share", pa.float64()),
+            ("known_s", pa.float64()),
+            ("pairs", pa.int64()),
+        ]
+    )
+    rows = [
+        {
+            "category": cell.category,
+            "hour_new_york": cell.hour,
+            "gap": cell.gap,
+            "paying_share": cell.paying,
+            "known_s": cell.known_s,
+            "pairs": cell.pairs,
+        }
+        for cell in views.heat
+    ]
+    return pa.Table.from_pylist(rows, schema=schema)
 
 
 def _render(inputs: ReportInputs, views: Views) -> str:
@@ -111,36 +109,93 @@ def _render(inputs: ReportInputs, views: Views) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {name: getattr(text, name) for name in text.__all__ if name != "DASH"}
-    funnel = inputs.rejections.to_pylist()
+    environment.filters["words"] = lambda name: name.replace("_", " ")
+    held = held_to_settlement(inputs.settled, inputs.settlement_agreement)
     return environment.get_template("report.html.j2").render(
         inputs=inputs,
         views=views,
         dash=text.DASH,
-        funnel=funnel,
-        funnel_figures=_figures("funnel", lambda narrow: funnel_figure(funnel, narrow=narrow)) if funnel else None,
-        plots=[_plot(index, key, inputs, views) for index, key in enumerate(views.plotted(_PLOTTED_PAIRS))],
+        funnel=inputs.rejections.to_pylist(),
+        funnel_heads=[(name.replace("_", " "), "num") for name in inputs.rejections["guard"].to_pylist()[:-1]],
+        pages=pair_pages(inputs, views, _FULL_PAIRS),
+        lives=lifetimes(views.all_episodes, inputs.end),
+        step_s=median_step_s(inputs.spreads),
+        latencies=by_latency(inputs.execution_backtest),
+        held=held[:MOST_ROWS],
+        held_count=len(held),
+        kept_count=sum(one.kept for one in held),
+        **_outcomes(inputs),
+        **_matching(inputs, views),
+        **_quality(inputs, views),
+        figures=_figures(inputs, views),
     )
 
 
-def _figures(name: str, draw: Callable[[bool], Figure]) -> dict[str, Markup]:
-    # S704: the SVG is the figure library's own output, which escapes the texts drawn.
+def _outcomes(inputs: ReportInputs) -> dict[str, Any]:
+    sums = event_sums(inputs.outcome_sets, inputs.tops, inputs.pairs)
+    titles = {row["event_id"]: row["title"] for row in inputs.outcome_sets.to_pylist()}
+    baskets = sorted(inputs.basket_opportunities.to_pylist(), key=lambda row: (not row["accepted"], -row["net"]))
     return {
-        width: Markup(svg(draw(width == "narrow"), f"{name}-{width}"))  # noqa: S704
-        for width in ("wide", "narrow")
+        "events": sums[:_MOST_EVENTS],
+        "event_count": len(sums),
+        "baskets": [
+            {
+                **row,
+                "title": titles.get(row["event_id"], row["event_id"]),
+                "parts": basket_legs(row),
+                "why": [reason_words(reason) for reason in text.listed(row["reasons"])],
+            }
+            for row in baskets[:_MOST_EVENTS]
+        ],
+        "basket_count": len(baskets),
     }
 
 
-def _plot(index: int, key: tuple[str, str], inputs: ReportInputs, views: Views) -> dict[str, object]:
-    series = PairSeries.of(
-        rows_of_pair(inputs.spreads, key),
-        rows_of_pair(inputs.opportunities, key),
-        inputs.start,
-        inputs.end,
-        views.break_even(key),
-    )
+def _matching(inputs: ReportInputs, views: Views) -> dict[str, Any]:
+    rows = inputs.matches.to_pylist()
+    found = {row["status"] for row in rows}
+    statuses = [status for status in matched.STATUSES if status in found]
     return {
-        "pair": views.names(*key),
-        "accepted": sum(accepted for *_, accepted in series.episodes),
-        "refused": sum(not accepted for *_, accepted in series.episodes),
-        "figures": _figures(f"gap{index}", lambda narrow: gap_figure(series, narrow=narrow)),
+        "families": matched.by_family(rows),
+        "statuses": statuses,
+        "status_heads": [(status, "num") for status in statuses],
+        "precision": matched.precision(inputs.match_evaluation),
+        "agreement": matched.settlement_figures(inputs.settlement_agreement),
+        "alarms": [
+            (one, views.names(one.kalshi_market_id, one.polymarket_market_id))
+            for one in (*matched.suspected_inversions(rows), *matched.changed_rules(rows, views.markets))
+        ][:MOST_ROWS],
     }
+
+
+def _quality(inputs: ReportInputs, views: Views) -> dict[str, Any]:
+    return {
+        "quality": venue_quality(inputs),
+        "ages": age_shares(inputs),
+        "both_fresh": share_both_fresh(views.over_time.values()),
+        "coverage": fee_coverage(inputs.pairs, views.fees, inputs),
+        "window_s": (inputs.end - inputs.start).total_seconds(),
+    }
+
+
+def _figures(inputs: ReportInputs, views: Views) -> Mapping[str, Any]:
+    """The figures that are not of one pair; None where there is nothing to draw."""
+    window = inputs.start, inputs.end
+    funnel = inputs.rejections.to_pylist()
+    lives = {one.name: one.curve for one in lifetimes(views.all_episodes, inputs.end)}
+    latencies = [one for one in by_latency(inputs.execution_backtest) if one.known]
+    shares = age_shares(inputs)
+    figures: dict[str, Any] = dict.fromkeys(("funnel", "heat", "lives", "backtest", "ages"))
+    if funnel:
+        figures["funnel"] = drawn("funnel", lambda narrow: funnel_figure(funnel, narrow=narrow))
+    if views.heat:
+        figures["heat"] = drawn("heat", lambda narrow: heat_figure(views.heat, narrow=narrow))
+    if lives:
+        figures["lives"] = drawn(
+            "lives", lambda narrow: lifetimes_figure(views.all_episodes, lives, window, narrow=narrow)
+        )
+    if latencies:
+        figures["backtest"] = drawn("backtest", lambda narrow: backtest_figure(latencies, narrow=narrow))
+    if shares:
+        figures["ages"] = drawn("ages", lambda narrow: age_figure(shares, narrow=narrow))
+    return figures

@@ -1,9 +1,23 @@
 """Numbers and times as people read them, exact where they are exact."""
 
+import json
 from datetime import datetime
 from decimal import Decimal
 
-__all__ = ["DASH", "cents", "count", "dollars", "instant", "number", "percent", "price", "seconds", "trimmed"]
+__all__ = [
+    "DASH",
+    "cents",
+    "count",
+    "dollars",
+    "fine_cents",
+    "instant",
+    "listed",
+    "number",
+    "percent",
+    "price",
+    "seconds",
+    "trimmed",
+]
 
 DASH = "–"  # noqa: RUF001 - the sign for "none" in every table
 _MINUS = "−"  # noqa: RUF001 - a minus lines up with digits, a hyphen does not
@@ -46,6 +60,11 @@ def cents(value: Decimal | None) -> str:
     return DASH if value is None else f"{trimmed(round(value * 100, 2))} ¢"
 
 
+def fine_cents(value: Decimal | None) -> str:
+    """The same to a ten-thousandth of a cent, as fees per contract need."""
+    return DASH if value is None else f"{trimmed(round(value * 100, 4))} ¢"
+
+
 def percent(value: float | None, places: int = 2) -> str:
     """A fraction as per cent."""
     return DASH if value is None else f"{value * 100:,.{places}f} %".replace("-", _MINUS)
@@ -72,3 +91,8 @@ def seconds(value: float) -> str:
     if value < 7200:
         return f"{value / 60:.1f} min"
     return f"{value / 3600:.1f} h"
+
+
+def listed(text: str) -> list[str]:
+    """The texts of a column that holds a JSON list of them."""
+    return [str(one) for one in json.loads(text)]

@@ -2,32 +2,39 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from arb_pipeline.arbitrage.fees import FeeBook
-from arb_pipeline.arbitrage.ladders import Execution, execute, execute_notional
-from arb_pipeline.arbitrage.opportunities import optimum_at
+from arb_pipeline.arbitrage.ladders import Execution, LegExecution, Optimum, execute, execute_notional
+from arb_pipeline.arbitrage.opportunities import ARBITRAGE, FUNNEL, funnel, optimum_at
 from arb_pipeline.arbitrage.pairs import Direction, Pair
 from arb_pipeline.arbitrage.spreads import break_even, latest_spreads
 from arb_pipeline.clock import datetime_from_ns, ns_from_datetime
 from arb_pipeline.model import Market, MatchStatus
 from arb_pipeline.reports.figures import DIRECTION_WORDS, DIRECTIONS, BreakEven
+from arb_pipeline.reports.heat import HeatCell, heat_cells, pair_slices
+from arb_pipeline.reports.inputs import ReportInputs
+from arb_pipeline.reports.text import count, instant
 
-if TYPE_CHECKING:
-    from arb_pipeline.reports.report import ReportInputs
-
-__all__ = ["GUARD_WORDS", "MOST_ROWS", "Name", "PairNames", "Views"]
+__all__ = ["GUARD_WORDS", "MOST_ACCEPTED", "MOST_REFUSED", "MOST_ROWS", "Name", "PairNames", "Views", "reason_words"]
 
 MOST_ROWS = 200
 """Rows shown of any one table; the files beside the page hold all."""
+
+MOST_ACCEPTED, MOST_REFUSED = 120, 80
+"""Episodes shown; the page has to stay small enough to be sent around."""
+
+_MOST_ALIKE = 100
+_MOST_NAMED = 2
 
 NOTIONALS = (Decimal(100), Decimal(500), Decimal(1_000), Decimal(5_000))
 
@@ -74,19 +81,23 @@ class PairNames:
 class Views:
     """The report's contents, section by section."""
 
-    def __init__(self, inputs: "ReportInputs") -> None:
+    def __init__(self, inputs: ReportInputs) -> None:
         self._inputs = inputs
         self._pairs: dict[tuple[str, str], Pair] = {pair.key: pair for pair in inputs.pairs}
-        self._markets: dict[str, Market] = {market.market_id: market for market in inputs.markets}
+        self.markets: dict[str, Market] = {market.market_id: market for market in inputs.markets}
         for pair in inputs.pairs:
-            self._markets |= {pair.kalshi.market_id: pair.kalshi, pair.polymarket.market_id: pair.polymarket}
-        self._fees = None if inputs.fees is None else FeeBook(inputs.fees)
+            self.markets |= {pair.kalshi.market_id: pair.kalshi, pair.polymarket.market_id: pair.polymarket}
+        self.fees = None if inputs.fees is None else FeeBook(inputs.fees)
+        self._optima: dict[tuple[str, str, str, datetime], Optimum | None] = {}
+        self._match_rows = {
+            (row["kalshi_market_id"], row["polymarket_market_id"]): row for row in inputs.matches.to_pylist()
+        }
 
     # --- names ---------------------------------------------------------------------------------------------
 
     def name(self, market_id: str) -> Name:
         """A market's title, with what YES stands for, and its page; the bare id if nobody told them."""
-        market = self._markets.get(market_id)
+        market = self.markets.get(market_id)
         if market is None:
             return Name(market_id, market_id, "")
         title = market.title
@@ -122,34 +133,94 @@ class Views:
             for column in ("kalshi_fee_schedule", "polymarket_fee_schedule")
             for name in self._inputs.opportunities[column].to_pylist()
         }
-        if self._fees is not None:
+        if self.fees is not None:
             models = (
-                self._fees.at(leg, self._inputs.end)
+                self.fees.at(leg, self._inputs.end)
                 for one in self._pairs.values()
                 for leg in (one.kalshi, one.polymarket)
             )
             found |= {model.schedule.name for model in models if not isinstance(model, str)}
         return sorted(found - {""})
 
+    @cached_property
+    def provenance(self) -> str:
+        """What every figure says of itself: range, universe, versions, parameters, and what it is not."""
+        inputs = self._inputs
+        known = ", ".join(f"{count(number)} {venue.capitalize()}" for venue, number in sorted(inputs.universe.items()))
+        told = [
+            f"{instant(inputs.start)[:-4]} to {instant(inputs.end)[:-4]} UTC",
+            f"{known} markets, {count(len(inputs.pairs))} pairs" if known else f"{count(len(inputs.pairs))} pairs",
+            f"fees: {_named_or_counted(self.fee_schedules, 'schedule') or 'none priced'}",
+            f"matcher: {_named_or_counted(self.matcher_versions, 'version') or 'no matches'}",
+            *(f"{name} {value}" for name, value in sorted(inputs.parameters.items())),
+            *(f"data of the {name}" for name in self.exchanges),
+            "research output; displayed depth is not a fill",
+        ]
+        return " · ".join(told)
+
     # --- opportunities -------------------------------------------------------------------------------------
 
     @cached_property
-    def episodes(self) -> list[Row]:
-        """Accepted episodes by annualised return, then refused ones by net; at most :data:`MOST_ROWS` of each."""
+    def all_episodes(self) -> list[Row]:
+        """Every episode with its duration in seconds."""
         rows: list[Row] = self._inputs.opportunities.to_pylist()
-        accepted = sorted((row for row in rows if row["accepted"]), key=lambda row: -(row["annualised"] or 0))
+        return [
+            {**row, "lasted": ((row["closed_at"] or self._inputs.end) - row["opened_at"]).total_seconds()}
+            for row in rows
+        ]
+
+    @cached_property
+    def episodes(self) -> list[Row]:
+        """Accepted episodes by the annual return that the worst state leaves, then refused ones by net.
+
+        At most :data:`MOST_ACCEPTED` and :data:`MOST_REFUSED` of them. Where the worst state is not known, an episode
+        comes after all those where it is.
+        """
+        rows = self.all_episodes
+        accepted = sorted((row for row in rows if row["accepted"]), key=_by_worst_state)
         refused = sorted((row for row in rows if not row["accepted"]), key=lambda row: -row["net"])
-        return [self._episode(row) for row in (*accepted[:MOST_ROWS], *refused[:MOST_ROWS])]
+        return [self._episode(row) for row in (*accepted[:MOST_ACCEPTED], *refused[:MOST_REFUSED])]
 
     def _episode(self, row: Row) -> Row:
-        end = row["closed_at"] or self._inputs.end
+        key = row["kalshi_market_id"], row["polymarket_market_id"]
+        match = self._match_rows.get(key)
+        size = row["size"]
         return {
             **row,
             "names": self._row_names(row),
             "words": DIRECTION_WORDS[row["direction"]],
-            "lasted": (end - row["opened_at"]).total_seconds(),
-            "why": [_reason(reason) for reason in json.loads(row["reasons"])],
+            "why": [reason_words(reason) for reason in json.loads(row["reasons"])],
+            "worst_annualised": _worst_annualised(row),
+            "category": self._inputs.categories.get(key[0], ""),
+            "family": match["family"] if match else "",
+            "relation": match["relation"] if match else "",
+            "caveats": json.loads(match["explanation"]).get("caveats", []) if match else [],
+            "each": {name: row[name] / size if size else None for name in ("gross", "fees", "net")},
+            "ages": self._ages(key, ns_from_datetime(row["best_at"]) + 999),
         }
+
+    def _ages(self, key: tuple[str, str], at_ns: int) -> dict[str, tuple[float, bool]]:
+        """By venue, for how long its top prices had stood at an instant, seconds, and whether for longer still."""
+        begin, end = self._slices.get(key, (0, 0))
+        times = self._inputs.spreads["recv_ns"].slice(begin, end - begin).to_numpy()
+        last = int(np.searchsorted(times, at_ns, side="right")) - 1
+        if last < 0:
+            return {}
+        rows = self._inputs.spreads.slice(begin, last + 1)
+        found = {}
+        for venue in ("kalshi", "polymarket"):
+            same = np.ones(last + 1, dtype=np.bool_)
+            for side in ("bid", "ask"):
+                prices = pc.fill_null(pc.cast(rows[f"{venue}_{side}"], pa.float64()), -1.0).to_numpy()
+                same &= prices == prices[-1]
+            others = np.flatnonzero(~same)
+            since = int(others[-1]) + 1 if others.size else 0
+            found[venue] = (at_ns - int(times[since])) / 1e9, not others.size
+        return found
+
+    @cached_property
+    def _slices(self) -> dict[tuple[str, str], tuple[int, int]]:
+        return pair_slices(self._inputs.spreads)
 
     @cached_property
     def accepted(self) -> list[Row]:
@@ -172,25 +243,39 @@ class Views:
         priced = [row for row in self._inputs.opportunities.to_pylist() if row["size"] > 0]
         if not priced:
             return None
-        row = max(priced, key=lambda row: (row["accepted"], row["net"]))
+        return self.spelled_out(max(priced, key=lambda row: (row["accepted"], row["net"])))
+
+    def spelled_out(self, row: Row) -> Row:
+        """A priced row of ``opportunities`` with its arithmetic, leg by leg."""
         size = row["size"]
         yes_kalshi = row["direction"] == "yes_kalshi"
         outcomes = self._outcomes(row, yes_kalshi=yes_kalshi)
+        found = self.optimum(row)
         return {
-            **self._episode(row),
+            **self._episode({"lasted": 0.0, **row}),
             "legs": [
-                {"venue": venue, "buys": buys, "vwap": row[f"{key}_vwap"], "limit": row[f"{key}_limit"]}
-                | {"cost": row[f"{key}_vwap"] * size}
-                for venue, key, buys in zip(("Kalshi", "Polymarket"), ("kalshi", "polymarket"), outcomes, strict=True)
+                {
+                    "venue": venue,
+                    "buys": buys,
+                    "vwap": row[f"{key}_vwap"],
+                    "limit": row[f"{key}_limit"],
+                    "cost": row[f"{key}_vwap"] * size,
+                    "fills": leg.fills if leg else (),
+                    "fee": leg.fee if leg else None,
+                    "schedule": row[f"{key}_fee_schedule"],
+                }
+                for venue, key, buys, leg in zip(
+                    ("Kalshi", "Polymarket"), ("kalshi", "polymarket"), outcomes, _legs(found, size), strict=True
+                )
             ],
             "prices": size - row["gross"],
-            "sizes": self._sizes(row),
+            "sizes": self.sizes(found),
         }
 
     def _outcomes(self, row: Row, *, yes_kalshi: bool) -> tuple[str, str]:
         """What is bought on each venue, in the venue's own words."""
-        kalshi = self._markets.get(row["kalshi_market_id"])
-        polymarket = self._markets.get(row["polymarket_market_id"])
+        kalshi = self.markets.get(row["kalshi_market_id"])
+        polymarket = self.markets.get(row["polymarket_market_id"])
         first = "YES" if yes_kalshi else "NO"
         # Polymarket's outcome 0 equals Kalshi YES, unless the pair is inverted.
         index = int(yes_kalshi) ^ int(row["kind"] == "inverted")
@@ -201,12 +286,25 @@ class Views:
             second = f"{second} ({polymarket.outcomes[index]})"
         return first, second
 
-    def _sizes(self, row: Row) -> list[tuple[str, Execution]]:
-        """The best opportunity at other sizes, from the books as they stood."""
-        inputs, pair = self._inputs, self._pairs.get((row["kalshi_market_id"], row["polymarket_market_id"]))
-        if pair is None or inputs.data is None or inputs.settings is None or inputs.fees is None:
-            return []
-        found = optimum_at(pair, row["direction"], inputs.data, row["best_at"], inputs.settings, inputs.fees)
+    def optimum(self, row: Row) -> Optimum | None:
+        """The sizing of a row of ``opportunities`` from the books as they stood; None if they are not at hand."""
+        identity = row["kalshi_market_id"], row["polymarket_market_id"], row["direction"], row["best_at"]
+        if identity not in self._optima:
+            self._optima[identity] = self._sized(row)
+        return self._optima[identity]
+
+    def _sized(self, row: Row) -> Optimum | None:
+        inputs, key = self._inputs, (row["kalshi_market_id"], row["polymarket_market_id"])
+        pair = self._pairs.get(key)
+        if pair is None or inputs.books is None or inputs.settings is None or inputs.fees is None:
+            return None
+        data = inputs.books(*key, row["best_at"])
+        found = optimum_at(pair, row["direction"], data, row["best_at"], inputs.settings, inputs.fees)
+        return found if found is not None and found.best is not None else None
+
+    @staticmethod
+    def sizes(found: Optimum | None) -> list[tuple[str, Execution]]:
+        """An opportunity at other sizes, the smallest first."""
         if found is None or found.best is None:
             return []
         sizes = [("top of the books only", execute(found.legs, min(leg.asks[0][1] for leg in found.legs)))]
@@ -223,6 +321,45 @@ class Views:
                     (f"whole depth, less than ${dollars:,}" if whole else f"for ${dollars:,} of capital", done)
                 )
         return sorted(sizes, key=lambda entry: entry[1].size)
+
+    # --- funnel --------------------------------------------------------------------------------------------
+
+    @cached_property
+    def funnel_by_family(self) -> list[Row]:
+        """By kind of question: episodes, and what each step stopped of them (number and computed net)."""
+        families = [self._family((row["kalshi_market_id"], row["polymarket_market_id"])) for row in self.all_episodes]
+        steps = (*FUNNEL, ARBITRAGE)
+        found = []
+        for family in sorted(set(families)):
+            mine = pa.array([one == family for one in families], pa.bool_())
+            rows = funnel(self._inputs.opportunities.filter(mine), self._inputs.end.date()).to_pylist()
+            stopped = {row["guard"]: (row["stopped"], row["net_stopped"]) for row in rows}
+            left = rows[-1]["candidates"]
+            found.append(
+                {
+                    "family": family,
+                    "episodes": rows[0]["candidates"],
+                    "stopped": [(step, *stopped[step]) for step in steps[:-1]],
+                    "left": left,
+                }
+            )
+        return sorted(found, key=lambda row: (-row["left"], -row["episodes"], row["family"]))
+
+    def _family(self, key: tuple[str, str]) -> str:
+        match = self._match_rows.get(key)
+        return (match["family"] if match else "") or "other"
+
+    # --- heat map ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def heat(self) -> list[HeatCell]:
+        """Categories by hour of the day in New York, of the pairs that count as arbitrage."""
+        named = {
+            key: self._inputs.categories.get(key[0]) or self._family(key)
+            for key in self._slices
+            if key in self._match_rows and self._match_rows[key]["status"] in _ACCEPTED
+        }
+        return heat_cells(self._inputs.spreads, named, ns_from_datetime(self._inputs.end))
 
     # --- spreads -------------------------------------------------------------------------------------------
 
@@ -252,12 +389,26 @@ class Views:
             sides.append({"gap": gap, "fee": fee, "net": net})
         return {
             **row,
+            "schedules": self._schedules(key, datetime_from_ns(row["recv_ns"])),
             "names": self._row_names(row),
             "at": datetime_from_ns(row["recv_ns"]),
             "sides": sides,
-            "why": [_reason(reason) for reason in row["reason"].split(", ") if reason],
+            "why": [reason_words(reason) for reason in row["reason"].split(", ") if reason],
             **self._over_time[key],
         }
+
+    def _schedules(self, key: tuple[str, str], at: datetime) -> list[str]:
+        """How each leg is charged at an instant; why it cannot be told, where it cannot."""
+        pair = self._pairs.get(key)
+        if pair is None or self.fees is None:
+            return []
+        models = [self.fees.at(leg, at) for leg in (pair.kalshi, pair.polymarket)]
+        return [f"fees unknown: {model}" if isinstance(model, str) else model.schedule.name for model in models]
+
+    @property
+    def over_time(self) -> dict[tuple[str, str], Row]:
+        """Per pair with quotes: ``trusted_share`` of the window, and the ``widest`` gap of each direction."""
+        return self._over_time
 
     @cached_property
     def _over_time(self) -> dict[tuple[str, str], Row]:
@@ -289,7 +440,7 @@ class Views:
 
     def break_even(self, key: tuple[str, str]) -> BreakEven | None:
         """Fees per contract of a pair by prices; None if the pair or its fees are not given."""
-        pair, fees = self._pairs.get(key), self._fees
+        pair, fees = self._pairs.get(key), self.fees
         if pair is None or fees is None:
             return None
 
@@ -320,7 +471,7 @@ class Views:
     @cached_property
     def look_alikes(self) -> list[Row]:
         """Pairs that look alike and were refused, the most alike first."""
-        return self._matches(lambda status: status not in _ACCEPTED and status not in _WAITING)
+        return self._matches(lambda status: status not in _ACCEPTED and status not in _WAITING)[:_MOST_ALIKE]
 
     def _matches(self, wanted: Callable[[str], bool]) -> list[Row]:
         rows: list[Row] = [row for row in self._inputs.matches.to_pylist() if wanted(row["status"])]
@@ -333,45 +484,6 @@ class Views:
     # --- data quality --------------------------------------------------------------------------------------
 
     @cached_property
-    def quality(self) -> list[Row]:
-        """Per venue: connections, frames, anomalies, gaps and lags."""
-        sessions = self._inputs.capture_sessions.to_pylist()
-        gaps = self._inputs.book_gaps.to_pylist()
-        venues = sorted({row["venue"] for row in (*sessions, *gaps)})
-        return [
-            self._venue_quality(
-                venue,
-                [row for row in sessions if row["venue"] == venue],
-                [row for row in gaps if row["venue"] == venue],
-            )
-            for venue in venues
-        ]
-
-    def _venue_quality(self, venue: str, sessions: list[Row], gaps: list[Row]) -> Row:
-        start_ns, end_ns = ns_from_datetime(self._inputs.start), ns_from_datetime(self._inputs.end)
-        lasted = sum(
-            max(min(end_ns if gap["to_ns"] is None else gap["to_ns"], end_ns) - max(gap["from_ns"], start_ns), 0)
-            for gap in gaps
-        )
-        anomalies: Counter[str] = Counter()
-        for session in sessions:
-            anomalies.update(json.loads(session["anomalies"]))
-        return {
-            "venue": venue,
-            "connections": len(sessions),
-            "markets": max((session["markets"] for session in sessions), default=0),
-            "frames": sum(session["frames"] for session in sessions),
-            "bytes": sum(session["bytes"] for session in sessions),
-            "anomalies": anomalies.most_common(),
-            "gaps": len(gaps),
-            "gap_causes": Counter(gap["cause"] for gap in gaps).most_common(),
-            "gap_seconds": lasted / 1e9,
-            "open_gaps": sum(gap["to_ns"] is None for gap in gaps),
-            "lag_p50": max((s["lag_p50_ms"] for s in sessions if s["lag_p50_ms"] is not None), default=None),
-            "lag_p99": max((s["lag_p99_ms"] for s in sessions if s["lag_p99_ms"] is not None), default=None),
-        }
-
-    @cached_property
     def sessions(self) -> list[Row]:
         """Connections in order of their start; at most :data:`MOST_ROWS`."""
         rows: list[Row] = self._inputs.capture_sessions.to_pylist()
@@ -379,8 +491,33 @@ class Views:
         return [{**row, "anomaly_count": sum(json.loads(row["anomalies"]).values())} for row in rows[:MOST_ROWS]]
 
 
-def _reason(reason: str) -> str:
+def reason_words(reason: str) -> str:
     """A guard in words, with its detail."""
     guard, _, detail = reason.partition(":")
     words = GUARD_WORDS.get(guard, guard.replace("_", " "))
     return f"{words}: {detail}" if detail else words
+
+
+def _named_or_counted(names: Sequence[str], what: str) -> str:
+    """One or two names; of more their number, the head of the page having them all."""
+    return "; ".join(names) if len(names) <= _MOST_NAMED else f"{len(names)} {what}s, all named at the top"
+
+
+def _worst_annualised(row: Row) -> float | None:
+    """Simple return a year on what the worst settlement state leaves; None where that, or the days, are not known."""
+    if row["worst_state_net"] is None or not row["capital"] or row["days"] is None:
+        return None
+    roi, days = float(row["worst_state_net"] / row["capital"]), float(row["days"])
+    return roi * 365 / days
+
+
+def _by_worst_state(row: Row) -> tuple[bool, float, float, Decimal]:
+    worst = _worst_annualised(row)
+    return worst is None, -(worst or 0.0), -(row["annualised"] or 0.0), -row["net"]
+
+
+def _legs(found: Optimum | None, size: Decimal) -> tuple[LegExecution | None, LegExecution | None]:
+    """Both legs of the best size, if the books still say that it is this one."""
+    if found is None or found.best is None or found.best.size != size:
+        return None, None
+    return found.best.legs[0], found.best.legs[1]

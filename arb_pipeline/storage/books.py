@@ -32,10 +32,12 @@ __all__ = ["BookAt", "BookLevel", "BookUnknownError", "book_at"]
 
 _EVENTS = "book_events"
 _COLUMNS = ("connection_id", "recv_ns", "ordinal", "venue_ns", "seq", "kind", "side", "price", "size", "source")
+_QUOTED = ("connection_id", "recv_ns", "in_sync")
 _NAMES = ("venue", "market_id", "slug", "yes_token_id", "no_token_id")
 _ALIVE = ("raw_frames", "book_events", "tickers", "trades", "quotes")
 """Tables whose rows show that a connection was up."""
 _FOREVER = 2**63 - 1
+_MS = 1_000_000
 _SIDE = 1 << 40
 """Above every price: side and price in one integer."""
 _FEW = 5
@@ -269,7 +271,9 @@ class _Book:
 class _Hour:
     """One market's rows of one hour, in the recorder's order, with what tells whether they are to be trusted."""
 
-    def __init__(self, venue: str, market_id: str, events: pa.Table, gaps: pa.Table, sessions: pa.Table) -> None:
+    def __init__(  # noqa: PLR0917 - the tables that tell of a book
+        self, venue: str, market_id: str, events: pa.Table, quotes: pa.Table, gaps: pa.Table, sessions: pa.Table
+    ) -> None:
         self.venue = venue
         self.market_id = market_id
         self._rows = events
@@ -282,6 +286,8 @@ class _Hour:
         ask = pc.equal(events["side"], "ask").fill_null(fill_value=False).to_numpy()
         self._keys: Ints = fixed_point(events["price"])[0] + ask.astype(np.int64) * _SIDE
         self._sizes: Ints = fixed_point(events["size"])[0]
+        self._quotes = quotes
+        self._quoted_ns: Ints = quotes["recv_ns"].to_numpy()
         self.gaps: list[dict[str, Any]] = gaps.to_pylist()
         self.ended: dict[str, datetime | None] = {row["connection_id"]: row["ended_at"] for row in sessions.to_pylist()}
 
@@ -289,6 +295,13 @@ class _Hour:
     def first_ns(self) -> int:
         """Receive time of the first row."""
         return int(self._recv_ns[0])
+
+    def last_quote(self, book: _Book, at_ns: int) -> tuple[int, bool] | None:
+        """When the connection's newest quote since its first snapshot came, and whether it was in sync."""
+        begin, end = np.searchsorted(self._quoted_ns, (book.first_ns, at_ns + 1)).tolist()
+        rows = self._quotes.slice(begin, end - begin)
+        own = rows.filter(pc.equal(rows["connection_id"], book.connection_id))
+        return (own["recv_ns"][-1].as_py(), own["in_sync"][-1].as_py()) if own.num_rows else None
 
     def books(self, at_ns: int) -> list[_Book]:
         """What each connection knew at an instant, of those that had a snapshot by then."""
@@ -323,8 +336,8 @@ class _Hour:
 def _load(lake: Lake, venue: str, market_id: str, hour: int) -> _Hour | None:
     """A market's hour; None if it has no rows in it."""
     files = [
-        tuple(file.path for file in lake.files(table, hour, hour + HOUR_NS, venue))
-        for table in (_EVENTS, "book_gaps", "capture_sessions")
+        tuple(file.path for file in lake.files(table, hour - _MS, hour + HOUR_NS, venue))
+        for table in (_EVENTS, "quotes", "book_gaps", "capture_sessions")
     ]
     return _cached(lake.root, venue, market_id, hour, tuple(files)) if files[0] else None
 
@@ -337,9 +350,11 @@ def _cached(root: str, venue: str, market_id: str, hour: int, files: object) -> 
     events = lake.read(_EVENTS, hour, until, venue, markets=[market_id], columns=_COLUMNS)
     if not events.num_rows:
         return None
+    quotes = lake.read("quotes", hour, until, venue, markets=[market_id], columns=_QUOTED)
     gaps = lake.read("book_gaps", hour, until, venue, markets=[market_id])
-    sessions = lake.read("capture_sessions", hour, until, venue, columns=["connection_id", "ended_at"])
-    return _Hour(venue, market_id, events, gaps, sessions)
+    # One that ended just before may have rows within, since its end is cut to microseconds.
+    sessions = lake.read("capture_sessions", hour - _MS, until, venue, columns=["connection_id", "ended_at"])
+    return _Hour(venue, market_id, events, quotes, gaps, sessions)
 
 
 # --- trust -------------------------------------------------------------------------------------------------
@@ -361,7 +376,7 @@ def _doubt(lake: Lake, hourly: _Hour, book: _Book, at_ns: int) -> _Doubt | None:
             f"crossed since {iso(book.recv_ns)} at the latest, bid {plain(price_decimal(bids[0][0]))} at or above ask"
         )
         return _Doubt("crossed_book", f"{words} {plain(price_decimal(asks[0][0]))}", book.recv_ns)
-    return _ended(lake, hourly, book, at_ns)
+    return _ended(lake, hourly, book, at_ns) or _last_quote(hourly, book, at_ns)
 
 
 def _of_gap(gap: dict[str, Any]) -> _Doubt:
@@ -379,36 +394,26 @@ def _ended(lake: Lake, hourly: _Hour, book: _Book, at_ns: int) -> _Doubt | None:
             return None
         return _Doubt("connection_ended", f"its connection {book.connection_id} ended at {iso(end_ns)}", end_ns)
     hour_end = at_ns - at_ns % HOUR_NS + HOUR_NS
-    for table in _ALIVE:
-        later = lake.read(table, at_ns, hour_end, hourly.venue, columns=["connection_id"])
-        if pc.any(pc.equal(later["connection_id"], book.connection_id)).as_py():
-            return _last_quote(lake, hourly, book, at_ns)
-    following = lake.read(_EVENTS, hour_end, hour_end + HOUR_NS, hourly.venue, columns=["connection_id"])
-    if pc.any(pc.equal(following["connection_id"], book.connection_id)).as_py():
-        return _last_quote(lake, hourly, book, at_ns)
+    for begin, end in ((at_ns, hour_end), (hour_end, hour_end + HOUR_NS)):
+        for table in _ALIVE:
+            later = lake.read(table, begin, end, hourly.venue, columns=["connection_id"])
+            if pc.any(pc.equal(later["connection_id"], book.connection_id)).as_py():
+                return None
     return _Doubt(
         "not_captured_yet", f"nothing received on {book.connection_id} at or after it is in the lake yet", book.recv_ns
     )
 
 
-def _last_quote(lake: Lake, hourly: _Hour, book: _Book, at_ns: int) -> _Doubt | None:
-    """What the newest quote of a running connection says: a doubt gets its row of ``book_gaps`` only when it ends."""
-    quotes = lake.read(
-        "quotes",
-        book.first_ns,
-        at_ns + 1,
-        hourly.venue,
-        markets=[hourly.market_id],
-        columns=["connection_id", "recv_ns", "in_sync"],
-    )
-    own = quotes.filter(pc.equal(quotes["connection_id"], book.connection_id))
-    if not own.num_rows or own["in_sync"][-1].as_py():
+def _last_quote(hourly: _Hour, book: _Book, at_ns: int) -> _Doubt | None:
+    """What the newest quote says: a doubt gets its row of ``book_gaps`` only when it ends."""
+    newest = hourly.last_quote(book, at_ns)
+    if newest is None or newest[1]:
         return None
-    since: int = own["recv_ns"][-1].as_py()
+    since = newest[0]
     # A resync that leaves the top as it was writes no quote.
     if any(gap["to_ns"] is not None and since <= gap["to_ns"] <= at_ns for gap in hourly.gaps):
         return None
-    return _Doubt("not_in_sync", f"not in sync at the last quote, {iso(since)}, of a capture that still runs", since)
+    return _Doubt("not_in_sync", f"not in sync at the last quote, {iso(since)}", since)
 
 
 def _nothing(venue: str, market_id: str, at_ns: int, hourly: _Hour | None) -> BookUnknownError:

@@ -115,8 +115,13 @@ def _mapped(parts: Sequence[Bars], change: Callable[[list[npt.NDArray[Any]]], np
 # --- from an hour's rows -----------------------------------------------------------------------------------------
 
 
-def hour_bars(hour: HourRows, markets: Sequence[str], intervals_s: Collection[int]) -> dict[int, Bars]:
+def hour_bars(
+    hour: HourRows, markets: Sequence[str], intervals_s: Collection[int], max_age_ns: int | None = None
+) -> dict[int, Bars]:
     """Candles of these markets in an hour, by length; also those in which nothing came, as far as they are covered.
+
+    Args:
+        max_age_ns: a top that nothing changed for longer counts as not known; None: a live connection is proof enough.
 
     Raises:
         ValueError: if an hour is no multiple of an interval.
@@ -128,7 +133,7 @@ def hour_bars(hour: HourRows, markets: Sequence[str], intervals_s: Collection[in
     tops = tops_of(hour, markets)
     trades, slices = _Trades.of(hour.trades), by_market(hour.trades, markets)
     for code, (market, traded) in enumerate(zip(tops, slices, strict=True)):
-        standing = _Standing.of(market)
+        standing = _Standing.of(market, max_age_ns)
         for interval_s, found in made.items():
             found.append(_bars(code, standing, trades.part(traded), interval_s * _SECOND))
     return {interval_s: Bars.joined(found or [_no_bars()]) for interval_s, found in made.items()}
@@ -145,13 +150,17 @@ class _Standing:
     updates: Ints
 
     @classmethod
-    def of(cls, tops: MarketTops) -> "_Standing":
+    def of(cls, tops: MarketTops, max_age_ns: int | None) -> "_Standing":
         known = tops.known
         inside = known.contains(tops.times)
         begins = np.unique(np.concatenate((tops.times[inside], known.starts)))
         ends = known.ends[np.searchsorted(known.starts, begins, "right") - 1]
         ceases = np.minimum(np.append(begins[1:], ends[-1:]), ends)
         newest = np.searchsorted(tops.times, begins, "right") - 1
+        if max_age_ns is not None:
+            ceases = np.minimum(ceases, tops.times[newest] + max_age_ns)
+            young = begins < ceases
+            begins, ceases, newest = begins[young], ceases[young], newest[young]
         return cls(begins, ceases, tops.bid[newest], tops.ask[newest], tops.times[inside & tops.quoted])
 
 

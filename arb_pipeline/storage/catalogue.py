@@ -15,7 +15,15 @@ from arb_pipeline.storage.arrow import decimal_array
 from arb_pipeline.storage.lake import Lake, Partition
 from arb_pipeline.tables import Table, table
 
-__all__ = ["events_table", "markets_table", "read_events", "read_markets", "write_catalogue"]
+__all__ = [
+    "events_of",
+    "events_table",
+    "markets_of",
+    "markets_table",
+    "read_events",
+    "read_markets",
+    "write_catalogue",
+]
 
 Value: TypeAlias = str | int | bool | datetime | None
 
@@ -85,16 +93,23 @@ def read_events(lake: Lake, venue: str | None = None, *, nested: bool = True) ->
     by_event: defaultdict[tuple[str, str], list[Market]] = defaultdict(list)
     for market in read_markets(lake, venue) if nested else ():
         by_event[market.venue, market.event_id].append(market)
-    records = _records(table("events"), lake.current("events", venue))
-    return [
-        msgspec.convert({**record, "markets": tuple(by_event[record["venue"], record["event_id"]])}, Event)
-        for record in records
-    ]
+    events = events_of(lake.current("events", venue))
+    return [msgspec.structs.replace(event, markets=tuple(by_event[event.venue, event.event_id])) for event in events]
 
 
 def read_markets(lake: Lake, venue: str | None = None) -> list[Market]:
     """The markets of the newest catalogue, by venue and market id."""
-    return [Market(**record) for record in _records(table("markets"), lake.current("markets", venue))]
+    return markets_of(lake.current("markets", venue))
+
+
+def events_of(rows: pa.Table) -> list[Event]:
+    """Rows of table ``events`` as events without their markets."""
+    return [msgspec.convert(record, Event) for record in _records(table("events"), rows)]
+
+
+def markets_of(rows: pa.Table) -> list[Market]:
+    """Rows of table ``markets`` as markets."""
+    return [Market(**record) for record in _records(table("markets"), rows)]
 
 
 def _rows(declared: Table, items: Sequence[Event | Market], extra: Mapping[str, list[Value]]) -> pa.Table:

@@ -1,9 +1,9 @@
 """Books filled forward on a grid of time, made when they are asked for.
 
 The points of a grid of N ms are the whole multiples of N ms since the epoch. At a point counts what was received up to
-and at it, nothing later. Every point of a market has a row; where its book is not known
-(:mod:`arb_pipeline.storage.tops`) or impossible, ``in_sync`` is false and all else null: nothing is ever carried over a
-gap, and nobody who fills forward again can do so by mistake.
+and at it, nothing later: the book is that of :func:`arb_pipeline.storage.books.book_at`. Every point of a market has a
+row; where its book is not known (:mod:`arb_pipeline.storage.lines`) or impossible, ``in_sync`` is false and all else
+null: nothing is ever carried over a gap, and nobody who fills forward again can do so by mistake.
 
 The start of an hour is no event: the opening snapshot that every hour's file begins with counts as received when the
 book that it repeats last changed, be that hours ago.
@@ -14,9 +14,9 @@ snapshot began, and has a size.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -27,13 +27,24 @@ from arb_pipeline.clock import datetime_from_ns, ns_from_datetime
 from arb_pipeline.errors import ArbError
 from arb_pipeline.storage.arrow import Ints, Mask, decimal_array, int_array
 from arb_pipeline.storage.lake import HOUR_NS, Instant, Lake, Partition
+from arb_pipeline.storage.lines import Events, Levels, Line, lines_of
 from arb_pipeline.storage.reader import LakeName, Time, instant_ns, open_lake
-from arb_pipeline.storage.tops import NULL, MarketTops, by_market, market_groups, prices, read_hour, row_counts, tops_of
+from arb_pipeline.storage.tops import NULL, market_groups, read_hour, row_counts
 from arb_pipeline.tables import table
 
-__all__ = ["EVERY_MS", "LEVELS", "MAX_ROWS", "GridError", "Written", "grid", "save_grid", "write_grid", "write_grids"]
+__all__ = [
+    "INTERVAL_MS",
+    "LEVELS",
+    "MAX_ROWS",
+    "GridError",
+    "Written",
+    "grid",
+    "save_grid",
+    "write_grid",
+    "write_grids",
+]
 
-EVERY_MS: Final = 100
+INTERVAL_MS: Final = 100
 LEVELS: Final = 5
 MAX_ROWS: Final = 3_000_000
 """Rows that may be written into one hour's partition at once, which is all in memory then: about 2 GB."""
@@ -66,7 +77,7 @@ def grid(
     markets: str | Collection[str],
     start: Time,
     end: Time,
-    every_ms: int = EVERY_MS,
+    interval_ms: int = INTERVAL_MS,
     levels: int = LEVELS,
     *,
     max_age_ms: float | None = None,
@@ -81,7 +92,7 @@ def grid(
     Args:
         markets: Kalshi tickers and Polymarket condition ids, at least one.
         start, end: first instant and first instant after, as :func:`arb_pipeline.read` takes them.
-        every_ms: distance of the points.
+        interval_ms: distance of the points.
         levels: most levels per side.
         max_age_ms: a book that nothing changed for longer counts as not known; None: a live connection is proof enough.
         venue: only look there.
@@ -91,18 +102,10 @@ def grid(
         GridError: if a number makes no sense, or the lake holds no book of a market at that time.
         ReadError: if there is no such lake, or a time has no time zone.
     """
-    begin, until = instant_ns(start, "start"), instant_ns(end, "end")
-    if every_ms < 1 or levels < 1:
-        raise GridError(f"a grid of {every_ms} ms with {levels} levels is none: give at least 1 ms and 1 level")
-    if begin >= until:
-        raise GridError(
-            f"nothing lies from {datetime_from_ns(begin)} to {datetime_from_ns(until)}: give an earlier start"
-        )
-    max_age = None if max_age_ms is None else round(max_age_ms * _MS)
-    asked = _Asked(begin, until, every_ms, levels, max_age)
+    asked = _asked(instant_ns(start, "start"), instant_ns(end, "end"), interval_ms, levels, max_age_ms)
     opened = open_lake(lake)
     chosen = {markets} if isinstance(markets, str) else set(markets)
-    return _hours(opened, _held(opened, chosen, begin, until, venue), asked)
+    return _hours(opened, _held(opened, chosen, asked, venue), asked)
 
 
 def write_grid(
@@ -112,7 +115,7 @@ def write_grid(
     *,
     start: Instant | None = None,
     end: Instant | None = None,
-    every_ms: int = EVERY_MS,
+    interval_ms: int = INTERVAL_MS,
     levels: int = LEVELS,
     max_age_ms: float | None = None,
 ) -> Written:
@@ -125,47 +128,53 @@ def write_grid(
     bounds = [at if at is None or isinstance(at, int) else ns_from_datetime(at) for at in (start, end)]
     begin = max(hour.bounds[0], hour.bounds[0] if bounds[0] is None else bounds[0])
     until = min(hour.bounds[1], hour.bounds[1] if bounds[1] is None else bounds[1])
-    markets = set(markets)
-    count = len(markets) * max(0, until - begin) // (max(every_ms, 1) * _MS)
-    if count > MAX_ROWS:
-        raise GridError(
-            f"{len(markets)} markets every {every_ms} ms are {count:,} rows an hour, more than {MAX_ROWS:,}: name "
-            "fewer markets, a shorter time or a wider grid"
-        )
-    batches = grid(markets, begin, until, every_ms, levels, max_age_ms=max_age_ms, venue=hour.venue, lake=lake)
-    rows = pa.Table.from_batches(batches, _TABLE.schema)
+    asked = _asked(begin, until, interval_ms, levels, max_age_ms)
+    asked.check_rows(len(set(markets)))
+    return _write(lake, hour, _held(lake, set(markets), asked, hour.venue), asked)
+
+
+def write_grids(
+    lake: Lake,
+    markets: Collection[str],
+    start: Time,
+    end: Time,
+    *,
+    interval_ms: int = INTERVAL_MS,
+    levels: int = LEVELS,
+) -> dict[Partition, Written]:
+    """Write a grid of these markets in [start, end), hour by hour: the rows that :func:`grid` gives, all of them.
+
+    Returns:
+        What was written by partition.
+
+    Raises:
+        GridError: as :func:`write_grid`; hours written before it stay.
+    """
+    whole = _asked(instant_ns(start, "start"), instant_ns(end, "end"), interval_ms, levels, None)
+    written = {}
+    for venue, ids in _held(lake, set(markets), whole, None).items():
+        for at in range(whole.begin - whole.begin % HOUR_NS, whole.until, HOUR_NS):
+            asked = replace(whole, begin=max(at, whole.begin), until=min(at + HOUR_NS, whole.until))
+            asked.check_rows(len(ids))
+            hour = Partition.of(_TABLE, venue, at)
+            written[hour] = _write(lake, hour, {venue: ids}, asked)
+    return written
+
+
+def _write(lake: Lake, hour: Partition, markets: Mapping[str, Sequence[str]], asked: "_Asked") -> Written:
+    """Make the grid of these markets what the table holds of it in the time asked for, which lies within the hour."""
+    rows = pa.Table.from_batches(_hours(lake, markets, asked), _TABLE.schema)
+    ids = pa.array(sorted(market for listed in markets.values() for market in listed), pa.string())
 
     def with_rows(held: pa.Table) -> pa.Table:
-        same = pc.and_(
-            pc.equal(held["interval_ms"], every_ms),
-            pc.is_in(held["market_id"], pa.array(sorted(markets), pa.string())),
-        )
-        inside = pc.and_(pc.greater_equal(held["recv_ns"], begin), pc.less(held["recv_ns"], until))
+        same = pc.and_(pc.equal(held["interval_ms"], asked.interval_ms), pc.is_in(held["market_id"], ids))
+        inside = pc.and_(pc.greater_equal(held["recv_ns"], asked.begin), pc.less(held["recv_ns"], asked.until))
         return pa.concat_tables([held.filter(pc.invert(pc.and_(same, inside))), rows])
 
     lake.update(_TABLE, hour, with_rows)
     shares = rows.group_by("market_id").aggregate([("in_sync", "mean")])
     coverage = dict(zip(shares["market_id"].to_pylist(), shares["in_sync_mean"].to_pylist(), strict=True))
     return Written(rows.num_rows, pc.sum(rows["in_sync"]).as_py() or 0, coverage)
-
-
-def write_grids(
-    lake: Lake, markets: Collection[str], start: Time, end: Time, *, every_ms: int = EVERY_MS, levels: int = LEVELS
-) -> dict[Partition, Written]:
-    """Write a grid of these markets in [start, end), hour by hour; gives what was written by partition.
-
-    Raises:
-        GridError: as :func:`write_grid`; hours written before it stay.
-    """
-    begin, until = instant_ns(start, "start"), instant_ns(end, "end")
-    written = {}
-    for venue, ids in _held(lake, markets, begin, until, None).items():
-        for at in range(begin - begin % HOUR_NS, until, HOUR_NS):
-            hour = Partition.of(_TABLE, venue, at)
-            known = row_counts(lake, "book_events", venue, at, min(at + HOUR_NS, until), markets=ids)
-            if known:
-                written[hour] = write_grid(lake, hour, known, start=begin, end=until, every_ms=every_ms, levels=levels)
-    return written
 
 
 def save_grid(path: Path, batches: Iterator[pa.RecordBatch]) -> int:
@@ -182,18 +191,46 @@ def save_grid(path: Path, batches: Iterator[pa.RecordBatch]) -> int:
 class _Asked:
     begin: int
     until: int
-    every_ms: int
+    interval_ms: int
     levels: int
     max_age: int | None
 
     def points(self, start: int, end: int) -> Ints:
         """The points in [start, end) that were asked for."""
-        step = self.every_ms * _MS
+        step = self.interval_ms * _MS
         first = -(-max(start, self.begin) // step) * step
         return np.arange(first, min(end, self.until), step, dtype=np.int64)
 
+    def check_rows(self, markets: int) -> None:
+        """Refuse to make more rows than can be written at once.
 
-def _held(lake: Lake, markets: Collection[str], begin: int, until: int, venue: str | None) -> dict[str, list[str]]:
+        Raises:
+            GridError: if so many markets have more than :data:`MAX_ROWS` points.
+        """
+        count = markets * (self.until - self.begin) // (self.interval_ms * _MS)
+        if count > MAX_ROWS:
+            raise GridError(
+                f"{markets} markets every {self.interval_ms} ms are {count:,} rows an hour, more than {MAX_ROWS:,}: "
+                "name fewer markets, a shorter time or a wider grid"
+            )
+
+
+def _asked(begin: int, until: int, interval_ms: int, levels: int, max_age_ms: float | None) -> _Asked:
+    """What is asked for, checked.
+
+    Raises:
+        GridError: if a number makes no sense.
+    """
+    if interval_ms < 1 or levels < 1:
+        raise GridError(f"a grid of {interval_ms} ms with {levels} levels is none: give at least 1 ms and 1 level")
+    if begin >= until:
+        raise GridError(
+            f"nothing lies from {datetime_from_ns(begin)} to {datetime_from_ns(until)}: give an earlier start"
+        )
+    return _Asked(begin, until, interval_ms, levels, None if max_age_ms is None else round(max_age_ms * _MS))
+
+
+def _held(lake: Lake, markets: Collection[str], asked: _Asked, venue: str | None) -> dict[str, list[str]]:
     """The markets by venue.
 
     Raises:
@@ -202,15 +239,15 @@ def _held(lake: Lake, markets: Collection[str], begin: int, until: int, venue: s
     if not markets:
         raise GridError("no market is named: give Kalshi tickers or Polymarket condition ids")
     venues = {partition.venue for partition in lake.partitions("book_events", venue)} - {None}
-    from_hour = begin - begin % HOUR_NS
+    from_hour = asked.begin - asked.begin % HOUR_NS
     found = {
-        name: sorted(row_counts(lake, "book_events", name, from_hour, until, markets=markets))
+        name: sorted(row_counts(lake, "book_events", name, from_hour, asked.until, markets=markets))
         for name in sorted(name for name in venues if name is not None)
     }
     if missing := sorted(set(markets).difference(*found.values())):
         raise GridError(
-            f"the lake {lake.root} holds no book of {', '.join(missing)} from {datetime_from_ns(begin)} to "
-            f"{datetime_from_ns(until)}: 'arb status' says what was captured"
+            f"the lake {lake.root} holds no book of {', '.join(missing)} from "
+            f"{datetime_from_ns(asked.begin)} to {datetime_from_ns(asked.until)}: 'arb status' says what was captured"
         )
     return {name: ids for name, ids in found.items() if ids}
 
@@ -249,9 +286,6 @@ def _carried(lake: Lake, venue: str, markets: Sequence[str], start: int, hours_b
 
 # --- one market's hour -------------------------------------------------------------------------------------------
 
-Levels: TypeAlias = tuple[Ints, Ints]
-"""Keys of price levels, rising, and their sizes, 1e-6 contracts."""
-
 
 @dataclass(frozen=True)
 class _Carried:
@@ -262,90 +296,50 @@ class _Carried:
 
 
 @dataclass(frozen=True)
-class _Events:
-    """Changes of a book in order.
-
-    Attributes:
-        clear: rows with which a snapshot begins; they have no level.
-        key: twice the price (1e-4 dollars), plus one for an ask.
-    """
-
-    times: Ints
-    clear: Mask
-    key: Ints
-    size: Ints
-
-    @classmethod
-    def of(cls, rows: pa.Table) -> "_Events":
-        ask = pc.fill_null(pc.equal(rows["side"], "ask"), pa.scalar(False)).to_numpy()
-        clear = pc.equal(rows["kind"], "clear").to_numpy()
-        price = np.where(clear, 0, prices(rows["price"]))
-        return cls(rows["recv_ns"].to_numpy(), clear, 2 * price + ask, prices(rows["size"]))
-
-    def part(self, at: slice) -> "_Events":
-        return _Events(self.times[at], self.clear[at], self.key[at], self.size[at])
-
-    def levels(self) -> Levels | None:
-        """The book after all of them; None without a snapshot."""
-        begins = np.flatnonzero(self.clear)
-        if not len(begins):
-            return None
-        key, size = self.key[begins[-1] + 1 :][::-1], self.size[begins[-1] + 1 :][::-1]
-        keys, newest = np.unique(key, return_index=True)
-        there = size[newest] != 0
-        return keys[there], size[newest][there]
-
-
-@dataclass(frozen=True)
 class _MarketHour:
-    """What one market's rows of an hour say."""
+    """What one market's rows of an hour say, connection by connection."""
 
     venue: str
     market: str
     start: int
     end: int
-    events: _Events
-    tops: MarketTops
-
-    @property
-    def opening(self) -> Levels | None:
-        """The book with which the hour was opened; None if it was not known then."""
-        return self.events.part(slice(0, int(np.searchsorted(self.events.times, self.start, "right")))).levels()
+    lines: Sequence[Line]
 
     @property
     def quiet(self) -> bool:
         """Whether the hour says nothing but with which book it was opened."""
-        return self.opening is not None and int(self.events.times[-1]) == self.start
+        return bool(self.lines) and all(int(line.events.times[-1]) == self.start for line in self.lines)
 
-    def opened_ns(self, before: _Carried | None) -> int:
-        """Since when the opening book is as it is."""
-        opening = self.opening
+    def opened_ns(self, line: Line, before: _Carried | None) -> int:
+        """Since when the book with which a connection opened the hour is as it is."""
+        at = int(np.searchsorted(line.events.times, self.start, "right"))
+        opening = line.events.part(slice(0, at)).levels()
         if before is None or opening is None or not all(map(np.array_equal, before.levels, opening)):
             return self.start
         return before.source_ns
 
     def carried(self, before: _Carried | None) -> _Carried | None:
-        """The book at the end of the hour; None if it was not to be trusted then."""
-        levels = self.events.levels()
-        if levels is None or not self.tops.known.contains(np.array([self.end - 1]))[0]:
+        """The book at the end of the hour; None if none was to be trusted then."""
+        last = np.array([self.end - 1])
+        trusted = [line for line in self.lines if line.known.contains(last)[0]]
+        if not trusted:
             return None
-        newest = int(self.events.times[-1])
-        return _Carried(levels, self.opened_ns(before) if newest == self.start else newest)
+        line = max(trusted, key=lambda one: (int(one.events.times[-1]), int(one.events.ordinals[-1])))
+        levels, newest = line.events.levels(), int(line.events.times[-1])
+        assert levels is not None, "a line begins with a snapshot"
+        return _Carried(levels, self.opened_ns(line, before) if newest == self.start else newest)
 
 
 def _market_hours(lake: Lake, venue: str, markets: Sequence[str], start: int, end: int) -> Iterator[_MarketHour]:
     """Each market's rows in [start, end), also of those that have none; first those that have."""
     rest = set(markets)
-    for group in market_groups(lake, venue, start, end, markets=markets):
-        rows = read_hour(lake, venue, start, end, group)
-        events, tops = _Events.of(rows.book_events), tops_of(rows, group)
-        for market, at, top in zip(group, by_market(rows.book_events, group), tops, strict=True):
-            yield _MarketHour(venue, market, start, end, events.part(at), top)
+    tables = ("quotes", "book_events")
+    for group in market_groups(lake, venue, start, end, markets=markets, tables=tables):
+        for market, lines in zip(group, lines_of(read_hour(lake, venue, start, end, group), group), strict=True):
+            yield _MarketHour(venue, market, start, end, lines)
         rest.difference_update(group)
-    if rest:
-        none = read_hour(lake, venue, start, end, [])
-        for market, top in zip(sorted(rest), tops_of(none, sorted(rest)), strict=True):
-            yield _MarketHour(venue, market, start, end, _Events.of(none.book_events), top)
+    for market in sorted(rest):
+        yield _MarketHour(venue, market, start, end, ())
 
 
 # --- points ------------------------------------------------------------------------------------------------------
@@ -382,21 +376,23 @@ class _Side:
 
 @dataclass(frozen=True)
 class _States:
-    """A book at the points at which it had changed.
+    """A connection's book at the points at which it had changed.
 
     Attributes:
-        point: index of the point, rising. source_ns: receipt of the newest row.
-        sound: a snapshot has come, and no level has a negative size.
+        point: index of the point, rising.
+        times, ordinals: of the newest row.
+        sound: no level has a negative size, and no bid is at or above an ask.
     """
 
     point: Ints
-    source_ns: Ints
+    times: Ints
+    ordinals: Ints
     sound: Mask
     bids: _Side
     asks: _Side
 
 
-def _states(events: _Events, points: Ints, levels: int) -> _States:
+def _states(events: Events, points: Ints, levels: int) -> _States:
     reached = np.searchsorted(points, events.times, "left")
     used = int(np.searchsorted(reached, len(points), "left"))
     point, first = np.unique(reached[:used], return_index=True)
@@ -409,7 +405,7 @@ def _states(events: _Events, points: Ints, levels: int) -> _States:
     at = np.flatnonzero(is_level)
     is_bid = keys % 2 == 0
     sides: list[list[_Side]] = [[], []]
-    sound = cleared >= 0
+    sound = np.ones(len(point), dtype=np.bool_)
     newest = np.full(len(keys), -1, dtype=np.int64)
     step = max(1, _CELLS_AT_ONCE // max(1, len(keys)))
     for begin in range(0, len(point), step):
@@ -425,8 +421,10 @@ def _states(events: _Events, points: Ints, levels: int) -> _States:
         # Keys rise with the price: the best bid is the last one, the best ask the first.
         for side, chosen in zip(sides, (np.flatnonzero(is_bid)[::-1], np.flatnonzero(~is_bid)), strict=True):
             side.append(_best(size[:, chosen], keys[chosen] // 2, levels))
-    bids, asks = (_Side(*(_joined(parts, name) for name in ("counts", "price", "size"))) for parts in sides)
-    return _States(point, events.times[last], sound, bids, asks)
+    bids, asks = map(_one_side, sides)
+    (bid, _), (ask, _) = bids.best, asks.best
+    sound &= (bid == NULL) | (ask == NULL) | (bid < ask)
+    return _States(point, events.times[last], events.ordinals[last], sound, bids, asks)
 
 
 def _best(size: Ints, price: Ints, levels: int) -> _Side:
@@ -437,38 +435,27 @@ def _best(size: Ints, price: Ints, levels: int) -> _Side:
     return _Side(there.sum(axis=1), price[columns], size[rows, columns])
 
 
-def _joined(parts: Sequence[_Side], name: str) -> Ints:
-    values: Ints = np.concatenate([np.empty(0, dtype=np.int64), *(getattr(part, name) for part in parts)])
-    return values.astype(np.int64)
+def _one_side(parts: Sequence[_Side]) -> _Side:
+    return _Side(*(_joined([getattr(part, name) for part in parts]) for name in ("counts", "price", "size")))
+
+
+def _joined(parts: Sequence[Ints]) -> Ints:
+    return np.concatenate([np.empty(0, dtype=np.int64), *parts]).astype(np.int64)
 
 
 def _batches(hour: _MarketHour, before: _Carried | None, points: Ints, asked: _Asked) -> Iterator[pa.RecordBatch]:
-    states = _states(hour.events, points, asked.levels)
-    (bid, bid_size), (ask, ask_size) = states.bids.best, states.asks.best
-    both = (bid != NULL) & (ask != NULL)
-    sound = states.sound & ~(both & (bid >= ask))
-    source = states.source_ns
-    if len(source):
-        source = np.where(source == hour.start, hour.opened_ns(before), source)
-    weight = np.where(both, bid_size.astype(np.float64) + ask_size, 1.0)
-    micro = (bid * ask_size.astype(np.float64) + ask * bid_size.astype(np.float64)) / weight / 10_000
-    kinds = {column.name: column.type for column in _TABLE.columns}
-    of_state = {
-        "bid": decimal_array(bid, kinds["bid"], bid != NULL),
-        "bid_size": decimal_array(bid_size, kinds["bid_size"], bid != NULL),
-        "ask": decimal_array(ask, kinds["ask"], ask != NULL),
-        "ask_size": decimal_array(ask_size, kinds["ask_size"], ask != NULL),
-        "spread": decimal_array(np.where(both, ask - bid, 0), kinds["spread"], both),
-        "mid": decimal_array(np.where(both, (ask + bid) * _HALF, 0), kinds["mid"], both),
-        "microprice": pa.array(micro, pa.float64(), mask=~both),
-        "bids": states.bids.json(),
-        "asks": states.asks.json(),
-    }
+    told = [_states(line.events, points, asked.levels) for line in hour.lines]
+    source = _joined(
+        [
+            np.where(states.times == hour.start, hour.opened_ns(line, before), states.times)
+            for line, states in zip(hour.lines, told, strict=True)
+        ]
+    )
+    of_state = _columns(told)
     for first in range(0, len(points), _POINTS_AT_ONCE):
         some = points[first : first + _POINTS_AT_ONCE]
-        state = np.searchsorted(states.point, np.arange(first, first + len(some)), "right") - 1
-        known = (state >= 0) & hour.tops.known.contains(some)
-        known[known] = sound[state[known]]
+        state = _in_charge(hour.lines, told, some, first)
+        known = state >= 0
         since = np.zeros(len(some), dtype=np.int64)
         since[known] = source[state[known]]
         age = some - since
@@ -478,12 +465,51 @@ def _batches(hour: _MarketHour, before: _Carried | None, points: Ints, asked: _A
         columns = {
             "venue": pa.repeat(pa.scalar(hour.venue, pa.string()), len(some)),
             "market_id": pa.repeat(pa.scalar(hour.market, pa.string()), len(some)),
-            "interval_ms": pa.repeat(pa.scalar(asked.every_ms, pa.int64()), len(some)),
+            "interval_ms": pa.repeat(pa.scalar(asked.interval_ms, pa.int64()), len(some)),
             "recv_ns": int_array(some),
             "in_sync": pa.array(known),
-            "is_forward_filled": pa.array(age >= asked.every_ms * _MS, pa.bool_(), mask=~known),
+            "is_forward_filled": pa.array(age >= asked.interval_ms * _MS, pa.bool_(), mask=~known),
             "source_ns": int_array(since, known),
             "age_ns": int_array(age, known),
             **{name: values.take(chosen) for name, values in of_state.items()},
         }
         yield pa.RecordBatch.from_arrays([columns[name] for name in _TABLE.column_names], schema=_TABLE.schema)
+
+
+def _in_charge(lines: Sequence[Line], told: Sequence[_States], points: Ints, first: int) -> Ints:
+    """For each point the book that counts, as an index into all lines' states one after the other; -1 for none.
+
+    Of several that are to be trusted it is the one heard of last.
+    """
+    best, time, ordinal = (np.full(len(points), -1, dtype=np.int64) for _ in range(3))
+    offset = 0
+    for line, states in zip(lines, told, strict=True):
+        state = np.searchsorted(states.point, np.arange(first, first + len(points)), "right") - 1
+        known = (state >= 0) & line.known.contains(points)
+        known[known] = states.sound[state[known]]
+        at, by = (np.append(values, -1)[state] for values in (states.times, states.ordinals))
+        later = known & ((at > time) | ((at == time) & (by > ordinal)))
+        best[later], time[later], ordinal[later] = state[later] + offset, at[later], by[later]
+        offset += len(states.point)
+    return best
+
+
+def _columns(told: Sequence[_States]) -> dict[str, Any]:
+    """The columns that tell books, a row for each state of each line."""
+    bids, asks = (_one_side([getattr(states, side) for states in told]) for side in ("bids", "asks"))
+    (bid, bid_size), (ask, ask_size) = bids.best, asks.best
+    both = (bid != NULL) & (ask != NULL)
+    weight = np.where(both, bid_size.astype(np.float64) + ask_size, 1.0)
+    micro = (bid * ask_size.astype(np.float64) + ask * bid_size.astype(np.float64)) / weight / 10_000
+    kinds = {column.name: column.type for column in _TABLE.columns}
+    return {
+        "bid": decimal_array(bid, kinds["bid"], bid != NULL),
+        "bid_size": decimal_array(bid_size, kinds["bid_size"], bid != NULL),
+        "ask": decimal_array(ask, kinds["ask"], ask != NULL),
+        "ask_size": decimal_array(ask_size, kinds["ask_size"], ask != NULL),
+        "spread": decimal_array(np.where(both, ask - bid, 0), kinds["spread"], both),
+        "mid": decimal_array(np.where(both, (ask + bid) * _HALF, 0), kinds["mid"], both),
+        "microprice": pa.array(micro, pa.float64(), mask=~both),
+        "bids": bids.json(),
+        "asks": asks.json(),
+    }

@@ -299,7 +299,8 @@ class Lake:
         A row whose key is there already is left out if both say the same (for keys without ``ordinal``, such as a
         trade's, however they were received; the earliest stays, pushed before polled). Otherwise both are kept and
         counted. Parts that another writer adds meanwhile, where the store lets it, wait for the next compaction.
-        Memory is that of about half a million rows and the merged file's bytes, however many rows there are.
+        In memory are about half a million rows, the merged file's bytes and, of tables whose key is ``ordinal``, the
+        ordinals: 8 bytes a row, and as much again for a moment at the end.
         """
         table = self._check(table, partition)
         merged: _Merged | None = None
@@ -333,6 +334,29 @@ class Lake:
             values = {name: rows[name][int(first[0])].as_py() for name in table.key}
             raise LakeError(f"{table.name}: {len(later)} rows repeat the key of another one, the first is {values}")
         entries, data = self._whole(table, rows)
+        with self._files.turn(self._at(table, partition)):
+            return self._revise(table, partition, lambda _manifest, _exists: entries, data)
+
+    def replace_in_order(self, table: TableName, partition: Partition, pieces: Iterable[pa.Table]) -> Manifest:
+        """As :meth:`replace`, of rows that come in pieces that are in the table's order, one after the other.
+
+        In memory are one piece and the bytes of the file, and of tables whose key is ``ordinal`` all the ordinals. The
+        file is that which :meth:`replace` would write.
+
+        Raises:
+            LakeError: if the rows do not fit the table or the partition, are out of order, or two of them share a key;
+                the partition is left as it was. And of a table in whose order equal keys are no neighbours.
+        """
+        table = self._check(table, partition)
+        if table.key != ("ordinal",) and not set(table.sort) <= set(table.key):
+            raise LakeError(f"{table.name} is not in the order of its key: give all of its rows to replace() at once")
+        ordered = _in_order(table, (self._conform(table, partition, piece) for piece in pieces))
+        first = next(ordered, None)
+        entries: Sequence[FileEntry] = ()
+        data: dict[str, bytes] = {}
+        if first is not None:
+            entry, content = self._encode(table, _chained(first, ordered), "data", "")
+            entries, data = (entry,), {entry.name: content}
         with self._files.turn(self._at(table, partition)):
             return self._revise(table, partition, lambda _manifest, _exists: entries, data)
 
@@ -842,6 +866,40 @@ class _Merged:
             every.sort()
             conflicts = int((every[1:] == every[:-1]).sum())
             self.found = Compaction(total, dropped, conflicts)
+
+
+def _in_order(table: Table, pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Those of the pieces that have rows; raises where they are out of order or two rows share a key."""
+    order = row_order(table)
+    last: pa.Table | None = None
+    ordinals: list[Ints] = []
+    for piece in pieces:
+        if not piece.num_rows:
+            continue
+        keys = piece.select(list(order))
+        _require_rising(table, keys if last is None else pa.concat_tables([last, keys]))
+        if table.key == ("ordinal",):
+            ordinals.append(piece["ordinal"].to_numpy())
+        yield piece
+        last = keys.slice(keys.num_rows - 1)
+    if ordinals and len(np.unique(every := np.concatenate(ordinals))) < len(every):
+        raise LakeError(f"{table.name}: rows repeat the ordinal of another one; give each row its own")
+
+
+def _require_rising(table: Table, rows: pa.Table) -> None:
+    """Raise unless every row comes after the one before it; equal keys are neighbours where it does not."""
+    tied = np.ones(rows.num_rows - 1, dtype=np.bool_)
+    for name in row_order(table):
+        column = rows[name].combine_chunks()
+        falls = tied & pc.less(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
+        if falls.any():
+            raise LakeError(
+                f"{table.name}: rows are not in the order of {', '.join(row_order(table))}; sort them first"
+            )
+        tied &= pc.equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
+    if tied.any():
+        values = rows.slice(int(np.argmax(tied)), 1).to_pylist()[0]
+        raise LakeError(f"{table.name}: {int(tied.sum())} rows repeat the key of another one, the first is {values}")
 
 
 def _chained(first: pa.Table, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:

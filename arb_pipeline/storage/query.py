@@ -15,7 +15,6 @@ import re
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -33,11 +32,9 @@ __all__ = [
     "DATABASE",
     "Answer",
     "QueryError",
-    "TableSize",
     "connect",
     "refresh",
     "run",
-    "table_sizes",
     "write_database",
 ]
 
@@ -68,17 +65,6 @@ _FAILURES = (duckdb.Error, pa.ArrowException, OSError, RuntimeError)
 
 class QueryError(ArbError):
     """A query that cannot be answered; the message says why and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class TableSize:
-    """How much a table holds, from its manifests alone: rows (repeats not yet compacted included), files, bytes."""
-
-    name: str
-    rows: int
-    files: int
-    bytes: int
-    doc: str
 
 
 class Answer:
@@ -187,16 +173,6 @@ def refresh(lake: Lake) -> Path | None:
     """
     root = Path(lake.root)
     return write_database(lake, root / DATABASE) if lake.is_local and root.is_dir() else None
-
-
-def table_sizes(lake: Lake) -> list[TableSize]:
-    """Every table of the lake, in the order of their declarations."""
-    sizes = []
-    for table in TABLES.values():
-        entries = [file.entry for file in lake.files(table)]
-        rows, size = sum(entry.rows for entry in entries), sum(entry.bytes for entry in entries)
-        sizes.append(TableSize(table.name, rows, len(entries), size, table.doc))
-    return sizes
 
 
 T = TypeVar("T")

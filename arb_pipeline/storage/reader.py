@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, SupportsIndex, TypeAlias, overload
 
@@ -159,15 +159,20 @@ def open_lake(lake: LakeName = None) -> Lake:
 
 
 @overload
-def instant_ns(at: Time, what: str = ...) -> int: ...
+def instant_ns(at: Time, what: str = ..., default: tzinfo | None = ...) -> int: ...
 
 
 @overload
-def instant_ns(at: Time | None, what: str = ...) -> int | None: ...
+def instant_ns(at: Time | None, what: str = ..., default: tzinfo | None = ...) -> int | None: ...
 
 
-def instant_ns(at: Time | None, what: str = "time") -> int | None:
-    """Nanoseconds since the epoch of a time given in any of the accepted forms; ``what`` names it in errors.
+def instant_ns(at: Time | None, what: str = "time", default: tzinfo | None = None) -> int | None:
+    """Nanoseconds since the epoch of a time given in any of the accepted forms.
+
+    Args:
+        what: names it in errors.
+        default: the zone of text without one, where people type it; None: such text is refused, since a naive datetime
+            beside it would be local time.
 
     Raises:
         ReadError: if it is none of them, or has no time zone.
@@ -175,7 +180,7 @@ def instant_ns(at: Time | None, what: str = "time") -> int | None:
     if at is None:
         return None
     if isinstance(at, str):
-        return _ns_of_text(at, what)
+        return _ns_of_text(at, what, default)
     if isinstance(at, datetime):
         if at.tzinfo is None:
             raise ReadError(
@@ -196,7 +201,7 @@ def instant_ns(at: Time | None, what: str = "time") -> int | None:
     )
 
 
-def _ns_of_text(text: str, what: str) -> int:
+def _ns_of_text(text: str, what: str, default: tzinfo | None) -> int:
     if text.isdecimal():
         return instant_ns(int(text), what)
     match = _ISO.match(text.strip())
@@ -204,9 +209,10 @@ def _ns_of_text(text: str, what: str) -> int:
         if match is None:
             raise ValueError(text)
         day, minute, second, fraction, zone = match.groups()
-        if zone is None:
+        if zone is None and default is None:
             raise ReadError(f"{what} {text!r} has no time zone: add Z for UTC, or an offset such as +02:00")
-        whole = datetime.fromisoformat(f"{day}T{minute or '00:00'}{second or ':00'}{zone.upper()}")
+        whole = datetime.fromisoformat(f"{day}T{minute or '00:00'}{second or ':00'}{(zone or '').upper()}")
+        whole = whole.replace(tzinfo=whole.tzinfo or default)
     except ValueError as error:
         if isinstance(error, ReadError):
             raise

@@ -9,8 +9,9 @@ is the newest quote or snapshot within the hour, and it stands until the next on
 - of a gap, up to the moment at which another connection took the market over,
 - after the end of the connection that it came from; while no end is told, after the newest row that it gave.
 
-Candles and grids are both made from this and nothing else. It never looks ahead, with one exception: a doubt is dated
-back to the last proof, so a gap that is found late takes back what was believed since.
+Candles are made from this and nothing else (grids from whole books, :mod:`arb_pipeline.storage.lines`). It never looks
+ahead, with one exception: a doubt is dated back to the last proof, so a gap that is found late takes back what was
+believed since.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence

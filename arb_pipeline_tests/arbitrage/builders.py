@@ -8,6 +8,8 @@ from typing import Literal
 
 import pyarrow as pa
 
+from arb_pipeline.arbitrage.fees import FeeSource
+from arb_pipeline.arbitrage.opportunities import evaluate
 from arb_pipeline.arbitrage.pairs import MarketData, Pair
 from arb_pipeline.clock import datetime_from_ns, ns_from_datetime
 from arb_pipeline.model import Market, MarketStatus, MatchStatus, OrderBook, Relation
@@ -105,6 +107,13 @@ def at(seconds: float) -> int:
 
 def when(seconds: float) -> datetime:
     return datetime_from_ns(at(seconds))
+
+
+def spreads_table(
+    pairs: Sequence[Pair], data: MarketData, *, start: datetime, end: datetime, settings: Settings, fees: FeeSource
+) -> pa.Table:
+    """The table ``spreads`` of a window."""
+    return evaluate(pairs, data, start, end, settings, fees).spreads
 
 
 Ladder = Sequence[tuple[str, str]]

@@ -1,11 +1,13 @@
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arb_pipeline.arbitrage.books import pair_states
+from arb_pipeline.arbitrage import books, opportunities
+from arb_pipeline.arbitrage.books import BookReplay, pair_states
 from arb_pipeline.arbitrage.streams import PairStream, load_streams
 from arb_pipeline.clock import ns_from_datetime
 from arb_pipeline.model import OrderBook, Top
-from arb_pipeline_tests.arbitrage.builders import END, START, Tape, at, pair
+from arb_pipeline_tests.arbitrage.builders import END, START, Tape, at, free, pair
 from arb_pipeline_tests.arbitrage.builders import settings as configured
 
 
@@ -68,3 +70,57 @@ def test_replay_equals_applying_every_change(changes: list[tuple[str, int, int]]
         wanted.append((at(second), book.top(), book.crossed))
     found = [(recv_ns, kalshi, bool(reasons)) for recv_ns, kalshi, _, reasons in states(tape)[1:]]
     assert found == wanted
+
+
+change = st.tuples(
+    st.sampled_from(["kalshi", "polymarket"]),
+    st.sampled_from(["bid", "ask", "snapshot", "gap"]),
+    st.integers(1, 9),
+    st.integers(-1, 9),
+    st.sampled_from([0.1, 1.0]),
+)
+
+
+def played(changes: list[tuple[str, str, int, int, float]]) -> Tape:
+    tape, second = both(), 1.0
+    tape.snapshot("kalshi", 1, [("0.03", "5")], [("0.06", "5")]).snapshot("polymarket", 1, [("0.04", "5")])
+    for venue, what, cents, size, after in changes:
+        second += after
+        if what == "snapshot":
+            tape.snapshot(venue, second, [(f"0.0{cents}", "3")], [("0.10", "7")])
+        elif what == "gap":
+            tape.gap(venue, second, second + cents)
+        else:
+            tape.change(venue, second, "bid" if what == "bid" else "ask", f"0.0{cents}", str(size))
+    return tape
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(change, max_size=30))
+def test_states_without_a_gap_make_no_difference(changes: list[tuple[str, str, int, int, float]]) -> None:
+    data = played(changes).data()
+
+    def evaluated() -> opportunities.Evaluation:
+        return opportunities.evaluate([pair()], data, START, END, configured(), free)
+
+    found = evaluated()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(opportunities, "gap_states", pair_states)
+        assert evaluated() == found
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(change, max_size=30), st.sampled_from([0, 2, 512]))
+def test_a_leap_gives_the_same_books_as_every_step(changes: list[tuple[str, str, int, int, float]], leap: int) -> None:
+    one = pair()
+    stream = PairStream.of(one, load_streams([one], played(changes).data(), at(3600), configured()))
+    stepped, leaping = (BookReplay(stream.kalshi.books) for _ in range(2))
+    for second in range(40):
+        stepped.advance(at(second))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(books, "_LEAP", leap)
+        assert leaping.advance(at(39)) is (stepped.book is not None)
+    assert stepped.book is not None
+    assert leaping.book is not None
+    for name in ("bids", "asks", "best_bid", "best_ask", "negative_levels"):
+        assert getattr(leaping.book, name) == getattr(stepped.book, name)

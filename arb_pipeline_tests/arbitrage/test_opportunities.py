@@ -75,6 +75,7 @@ def test_episode_by_hand() -> None:
     assert row["roi"] == pytest.approx(0.5 / 19.5)
     days = ((START - when(11)).total_seconds() + 10 * 86_400) / 86_400
     assert row["annualised"] == pytest.approx(0.5 / 19.5 * 365 / days)
+    assert (row["excess"], row["worst_state_annualised"]) == (pytest.approx(row["annualised"] - 0.04), None)
     assert (row["accepted"], json.loads(row["reasons"]), row["worst_state_net"]) == (True, [], None)
 
 
@@ -192,9 +193,13 @@ def test_worst_state_when_the_rules_were_read() -> None:
     half = Decimal("0.5")
     (row,) = rows(gap_of_three(), pair(void_states={"cancelled": (half, half)}))
     assert (row["accepted"], row["worst_state_net"]) == (True, row["net"])
+    assert row["worst_state_annualised"] == row["annualised"]
     (broken,) = rows(gap_of_three(), pair(void_states={"cancelled": (Decimal("0.4"), half)}))
     assert (broken["accepted"], json.loads(broken["reasons"])) == (False, ["worst_state"])
     assert broken["worst_state_net"] == broken["net"] - broken["size"] / 10
+    assert broken["worst_state_annualised"] == pytest.approx(
+        broken["annualised"] * float(broken["worst_state_net"] / broken["net"])
+    )
 
 
 def test_funnel_counts_every_episode_once() -> None:

@@ -1,6 +1,8 @@
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import pytest
+
 from arb_pipeline.arbitrage.returns import days_to_payout, payout_at, returns
 from arb_pipeline_tests.arbitrage.builders import market
 
@@ -15,6 +17,19 @@ def test_the_later_leg_decides_and_a_day_is_the_least() -> None:
         "two hours of liveness where no timer is told"
     )
     assert days_to_payout(NOW, soon, soon) == 1
+
+
+@pytest.mark.parametrize(("venue", "hours"), [("kalshi", 0.5), ("polymarket", 2), ("a third one", 2)])
+def test_without_a_timer_the_venue_has_its_usual_lag(venue: str, hours: float) -> None:
+    closes = NOW + timedelta(days=1)
+    assert payout_at(market(venue, close_at=closes, settlement_timer_s=None)) == closes + timedelta(hours=hours)
+    assert payout_at(market(venue, close_at=closes, settlement_timer_s=60)) == closes + timedelta(minutes=1)
+
+
+def test_excess_over_money_that_is_not_locked_up() -> None:
+    # 1 % in half a year is 2 % a year.
+    found = returns(Decimal(1), Decimal(100), Decimal("182.5"))
+    assert (found.excess(Decimal("0.04")), found.excess(Decimal("0.01"))) == (Decimal("-0.02"), Decimal("0.01"))
 
 
 def test_expected_expiration_goes_before_the_close() -> None:

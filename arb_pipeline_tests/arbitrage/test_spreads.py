@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from arb_pipeline.arbitrage.books import pair_states
 from arb_pipeline.arbitrage.fees import FeeSource
 from arb_pipeline.arbitrage.pairs import MarketData, Pair
-from arb_pipeline.arbitrage.spreads import latest_spreads, spreads_table
+from arb_pipeline.arbitrage.spreads import latest_spreads
 from arb_pipeline.arbitrage.streams import PairStream, load_streams
 from arb_pipeline.model import MatchStatus, Relation
 from arb_pipeline.tables import table
@@ -25,6 +25,7 @@ from arb_pipeline_tests.arbitrage.builders import (
     pair,
     quadratic,
     settings,
+    spreads_table,
     unknown,
     when,
 )

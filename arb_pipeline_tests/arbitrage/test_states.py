@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arb_pipeline.arbitrage.baskets import BasketError, best_of_both, no_basket_payout, yes_basket_payout
+from arb_pipeline.arbitrage.baskets import best_of_both
 from arb_pipeline.arbitrage.ladders import DepthError, Leg, execute
 from arb_pipeline.arbitrage.states import UNKNOWN, worst_state
 from arb_pipeline_tests.arbitrage.builders import Fees
@@ -50,17 +50,6 @@ def test_no_state_pays_less_than_the_guarantee(states: dict[str, tuple[Decimal, 
     found = worst_state([Decimal(size)] * 2, states, list(states))
     assert found.guaranteed == min(size * (a + b) for a, b in states.values())
     assert found.payouts[found.name] == found.guaranteed
-
-
-def test_a_basket_of_yes_needs_every_outcome_and_one_of_no_needs_exclusion() -> None:
-    assert yes_basket_payout(exhaustive=True) == 1
-    with pytest.raises(BasketError, match="not proven exhaustive"):
-        yes_basket_payout(exhaustive=False)
-    assert no_basket_payout(3, exclusive=True) == 2
-    with pytest.raises(BasketError, match="not known to be exclusive"):
-        no_basket_payout(3, exclusive=False)
-    with pytest.raises(BasketError, match="at least two"):
-        no_basket_payout(1, exclusive=True)
 
 
 def leg(name: str, price: str, size: str, rate: str) -> Leg:

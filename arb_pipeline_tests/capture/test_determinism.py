@@ -180,7 +180,7 @@ def test_a_capture_and_the_replay_of_its_recording_differ_in_names_only(made: Ma
     frames = made.lake.read("raw_frames").to_pylist()
     assert len({row["connection_id"] for row in frames if row["venue"] == "polymarket"}) > 1
     assert sorted((row["connection_id"], row["recv_ns"], row["frame"]) for row in every(replayed, "raw_frames")) == (
-        sorted((f"{row['venue']}/{row['connection_id']}", row["recv_ns"], row["frame"]) for row in frames)
+        sorted((f"replay-made/{row['venue']}/{row['connection_id']}", row["recv_ns"], row["frame"]) for row in frames)
     )
 
 

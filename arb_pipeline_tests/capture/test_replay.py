@@ -85,7 +85,7 @@ def test_every_frame_is_kept_as_received_in_order(tmp_path: Path, lake: Lake) ->
     texts = [line[2] if isinstance(line[2], str) else json.dumps(line[2]) for line in LINES]
     assert [row["frame"] for row in frames] == texts
     assert [row["recv_ns"] for row in frames] == [line[0] for line in LINES]
-    assert {row["connection_id"] for row in frames} == {"fake/a", "fake/b"}
+    assert {row["connection_id"] for row in frames} == {"replay-r/fake/a", "replay-r/fake/b"}
 
 
 def test_an_hour_begins_with_the_books_as_they_stood_and_stands_alone(tmp_path: Path, lake: Lake) -> None:
@@ -134,8 +134,8 @@ def test_a_bad_frame_is_counted_with_an_example_and_stops_nothing(tmp_path: Path
     assert summary.venues["fake"].anomalies == {"malformed_json": 1}
     assert summary.venues["fake"].examples["malformed_json"]["frame"] == "this is not JSON"
     [a, b] = every(lake, "capture_sessions")
-    assert (a["connection_id"], a["anomalies"], a["frames"]) == ("fake/a", "{}", 9)
-    assert (b["connection_id"], json.loads(b["anomalies"])) == ("fake/b", {"malformed_json": 1})
+    assert (a["connection_id"], a["anomalies"], a["frames"]) == ("replay-r/fake/a", "{}", 9)
+    assert (b["connection_id"], json.loads(b["anomalies"])) == ("replay-r/fake/b", {"malformed_json": 1})
     assert (b["run_id"], b["stop_reason"]) == ("replay-r", "end_of_recording")
 
 
@@ -168,8 +168,8 @@ def test_a_replay_replaces_its_own_rows_and_nobody_elses(tmp_path: Path, lake: L
     run(record(tmp_path / "r", LINES), lake)
     run(record(tmp_path / "r", LINES[:5]), lake)
     frames = every(lake, "raw_frames")
-    assert sum(row["connection_id"] == "fake/z" for row in frames) == 1
-    assert [row["recv_ns"] for row in frames if row["connection_id"] == "fake/a"] == [
+    assert sum(row["connection_id"] == "replay-other/fake/z" for row in frames) == 1
+    assert [row["recv_ns"] for row in frames if row["connection_id"] == "replay-r/fake/a"] == [
         line[0] for line in [*LINES[:5], *LINES[9:]] if line[1] == "a"
     ]
 
@@ -364,8 +364,28 @@ def test_a_recording_that_changed_leaves_nothing_of_its_old_rows(tmp_path: Path,
     replay(record(tmp_path / "r", LINES), lake, into(postgres_url), venues=venues)
     replay(record(tmp_path / "r", [*LINES[:4], *LINES[5:]]), lake, into(postgres_url), venues=venues)
     loaded = Loaded(postgres_url)
-    assert {row["connection_id"] for row in loaded.rows("capture_sessions")} == {"fake/a", "fake/b", "fake/z"}
+    assert {row["connection_id"] for row in loaded.rows("capture_sessions")} == {
+        "replay-r/fake/a",
+        "replay-r/fake/b",
+        "replay-other/fake/z",
+    }
     assert {row["trade_id"] for row in loaded.rows("trades")} == {"t2"}
+    assert loaded.differences(lake) == []
+
+
+def test_recordings_that_name_their_connections_alike_stay_beside_each_other(
+    tmp_path: Path, lake: Lake, postgres_url: str
+) -> None:
+    """Both are of one hour, on connection ``a``, and of one market."""
+    venues = {"fake": FakeVenue()}
+    one = record(tmp_path / "one", [(EIGHT + 1 * S, "a", ["snap", "M", [[4000, 1_000_000]], []])])
+    two = record(tmp_path / "two", [(EIGHT + 20 * S, "a", ["snap", "M", [[4100, 2_000_000]], []])])
+    for recording in (one, two, one):
+        replay(recording, lake, into(postgres_url), venues=venues)
+    loaded = Loaded(postgres_url)
+    found = [(row["run_id"], row["connection_id"]) for row in loaded.rows("capture_sessions")]
+    assert found == [("replay-one", "replay-one/fake/a"), ("replay-two", "replay-two/fake/a")]
+    assert [row["bid"] for row in loaded.rows("quotes")] == [Decimal("0.4"), Decimal("0.41")]
     assert loaded.differences(lake) == []
 
 

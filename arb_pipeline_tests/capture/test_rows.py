@@ -228,3 +228,11 @@ def test_lag_percentiles_are_within_a_bucket_of_the_exact_ones(lags: list[int], 
 
 def test_without_lags_there_is_no_percentile() -> None:
     assert LagHistogram().percentile_ms(0.5) is None
+
+
+def test_a_gap_never_ends_before_it_begins() -> None:
+    rows, connection, gaps = make()
+    gaps.awaits(GapOpened("M", "no_snapshot", START + 5), 1, "c1")
+    connection.write([snapshot()], gaps)  # by a clock that was set back by then
+    [gap] = written(rows)["book_gaps"]
+    assert (gap["from_ns"], gap["to_ns"]) == (START + 5, START + 5)

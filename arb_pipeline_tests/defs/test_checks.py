@@ -1,5 +1,6 @@
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import dagster as dg
 import pyarrow as pa
@@ -17,7 +18,9 @@ from arb_pipeline.defs.checks import (
     not_crossed,
     not_empty,
     one_to_one,
+    ordered_keys_unique,
 )
+from arb_pipeline.storage.lake import Lake, Partition
 from arb_pipeline.tables import table
 
 KEY = dg.AssetKey(["kalshi", "quotes"])
@@ -169,3 +172,19 @@ def test_the_connected_share_of_an_hour_counts_overlaps_once_and_what_is_outside
     sessions = pa.table({"started_at": [one for one, _ in spans], "ended_at": [other for _, other in spans]})
     assert connected_share_of(sessions, START, START + timedelta(hours=1)) == pytest.approx(0.75)
     assert connected_share_of(sessions.slice(0, 0), START, START + timedelta(hours=1)) == 0.0
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 2, 100])
+def test_two_rows_of_one_key_fail_wherever_the_file_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_at_once: int
+) -> None:
+    lake, partition = Lake(str(tmp_path)), Partition.of("quotes", "kalshi", START_NS)
+    lake.replace("quotes", partition, _quotes({"ordinal": 1}, {"ordinal": 2}, {"ordinal": 3}))
+    assert ordered_keys_unique(KEY, lake, "quotes", partition, rows_at_once).passed
+    # The lake would not take them.
+    monkeypatch.setattr("arb_pipeline.storage.lake.repeated", lambda rows, key: ([], []))
+    lake.replace("quotes", partition, _quotes({"ordinal": 1}, {"ordinal": 1}, {"ordinal": 2}))
+    doubled = ordered_keys_unique(KEY, lake, "quotes", partition, rows_at_once)
+    assert not doubled.passed
+    assert (doubled.metadata["rows"].value, doubled.metadata["doubled"].value) == (3, 1)
+    assert ordered_keys_unique(KEY, lake, "quotes", Partition.of("quotes", "polymarket", START_NS)).passed

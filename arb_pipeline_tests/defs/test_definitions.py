@@ -30,6 +30,7 @@ DERIVED = {"candles", "orderbook_snapshots"}
 ACROSS = {
     "events", "markets", "market_matches", "match_review", "spreads", "opportunities", "rejections", "arbitrage_report",
     "opportunity_pieces", "execution_backtest", "settlement_agreement", "match_evaluation",
+    "basis", "outcome_sets", "basket_pieces", "basket_opportunities",
 }  # fmt: skip
 
 
@@ -132,6 +133,7 @@ def test_nothing_that_dials_is_on_by_itself(definitions: dg.Definitions) -> None
     )
     assert {sensor.name: sensor.default_status for sensor in repository.sensor_defs} == {
         SENSOR: dg.DefaultSensorStatus.STOPPED,
+        "alerts_from_tables": dg.DefaultSensorStatus.STOPPED,
         "follow_data": dg.DefaultSensorStatus.RUNNING,
         "report_failures": dg.DefaultSensorStatus.RUNNING,
     }
@@ -307,20 +309,23 @@ def test_an_hour_is_evaluated_once_both_venues_have_it_and_new_pairs_do_not_repe
 ) -> None:
     at = datetime(2026, 2, 3, 5, 1, tzinfo=UTC)
     key, spreads = "2026-02-03-04:00", asset_key("spreads")
-    instance.report_runless_asset_event(dg.AssetMaterialization(asset_key("market_matches")))
+    for name in ("market_matches", "outcome_sets"):
+        instance.report_runless_asset_event(dg.AssetMaterialization(asset_key(name)))
     result = _requested(definitions, instance, at)
     _captured(instance, "kalshi", key)
     result = _requested(definitions, instance, at, result.cursor)
     assert result.get_requested_partitions(spreads) == set()
     _captured(instance, "polymarket", key)
     result = _requested(definitions, instance, at, result.cursor)
-    for name in EVALUATED:
+    for name in (*EVALUATED, "basis", "basket_pieces", "basket_opportunities"):
         assert result.get_requested_partitions(asset_key(name)) == {key}
-    for name in EVALUATED:
+    for name in (*EVALUATED, "basis", "basket_pieces", "basket_opportunities"):
         instance.report_runless_asset_event(dg.AssetMaterialization(asset_key(name), partition=key))
-    instance.report_runless_asset_event(dg.AssetMaterialization(asset_key("market_matches")))
+    for name in ("market_matches", "outcome_sets"):
+        instance.report_runless_asset_event(dg.AssetMaterialization(asset_key(name)))
     result = _requested(definitions, instance, at + timedelta(minutes=1), result.cursor)
     assert result.get_requested_partitions(spreads) == set()
+    assert result.get_requested_partitions(asset_key("basket_pieces")) == set()
 
 
 def test_one_venues_catalogue_is_enough_for_the_view_and_for_matching(

@@ -1,10 +1,3 @@
-import os
-import pwd
-import shutil
-import socket
-import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -75,45 +68,12 @@ def test_dagster_yaml_opens_an_instance(tmp_path: Path, monkeypatch: pytest.Monk
     assert (tmp_path / "history").is_dir()
 
 
-@pytest.fixture
-def postgres_url() -> Iterator[str]:
-    """A bare ``postgresql://`` URL of a server of our own, from the system's binaries."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    initdb = shutil.which("initdb") or (str(found[-1]) if found else None)
-    if initdb is None:
-        pytest.skip("no PostgreSQL binaries: install postgresql to run this test")
-    user = None
-    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-        if "postgres" not in {entry.pw_name for entry in pwd.getpwall()}:
-            pytest.skip("running as root without a postgres user")
-        user = "postgres"
-    with tempfile.TemporaryDirectory(prefix="arb-pg-") as folder, socket.socket() as probe:
-        if user:
-            shutil.chown(folder, user)
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        data = Path(folder, "data")
-
-        def run(*command: str) -> None:
-            subprocess.run(command, check=True, user=user, cwd=folder, stdout=subprocess.DEVNULL, timeout=60)
-
-        control = str(Path(initdb).with_name("pg_ctl"))
-        run(initdb, "-D", str(data), "-U", "arb", "-A", "trust", "-N")
-        options = f"-p {port} -h 127.0.0.1 -k {folder} -F"
-        run(control, "-D", str(data), "-w", "-l", f"{folder}/log", "-o", options, "start")
-        try:
-            yield f"postgresql://arb@127.0.0.1:{port}/postgres"
-        finally:
-            run(control, "-D", str(data), "-m", "immediate", "stop")
-
-
 def test_runs_and_events_are_kept_in_postgres(
-    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    empty_postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    monkeypatch.setenv("ARB_DAGSTER_POSTGRES_URL", postgres_url)
+    monkeypatch.setenv("ARB_DAGSTER_POSTGRES_URL", empty_postgres_url)
 
     @dg.asset
     def one() -> None: ...

@@ -71,7 +71,7 @@ def test_a_server_that_the_environment_names_stays(home: Path, monkeypatch: pyte
     assert os.environ["ARB_POSTGRES_URL"] == "postgresql://mine@somewhere/arb"
 
 
-def test_the_upkeep_fills_what_is_missing_and_drops_old_days(
+def test_the_upkeep_fills_what_is_missing_drops_old_days_and_indexes_those_that_are_over(
     postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lake, postgres = Lake(str(tmp_path / "lake")), Postgres(postgres_url)
@@ -85,6 +85,10 @@ def test_the_upkeep_fills_what_is_missing_and_drops_old_days(
     assert job.execute_in_process().success
     assert rows_of(postgres, "markets") == filled("markets").to_pylist()
     assert days(postgres) == []
+    TickLoader(postgres, "run", "").load(2, {"quotes": quotes(("A", 1, 1))})
+    monkeypatch.delenv("ARB_POSTGRES_RETENTION_DAYS")
+    assert job.execute_in_process().success
+    assert [day.is_indexed for day in days(postgres)] == [True]
     postgres.close()
 
 

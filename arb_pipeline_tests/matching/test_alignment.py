@@ -37,6 +37,47 @@ def test_mutually_exclusive_names_are_not_exhaustive_until_the_rest_has_an_answe
     assert not proven(replace(names, markets=(*names.markets, placeholder)))
 
 
+def test_nobody_is_not_everybody_else() -> None:
+    names = brackets("Ann Lee", "Bob Ray")
+    nobody = market("kalshi", "KXN", "Who?", yes_title="Nobody")
+    assert not proven(replace(names, markets=(*names.markets, nobody))), "Cid may be it, who is not listed"
+
+
+def test_other_of_an_augmented_event_proves_together_with_its_reserves() -> None:
+    other = market("polymarket", "0xo", "Will another person win?", yes_title="Other", strike={"negRiskOther": True})
+    reserve = market("polymarket", "0xp", "Will Person B win?", yes_title="Person B")
+    named = market("polymarket", "0xn", "Will Ann Lee win?", yes_title="Ann Lee")
+    event = Event(
+        venue="polymarket", event_id="1", title="Who?", mutually_exclusive=True, markets=(named, other, reserve)
+    )
+    found = exhaustiveness(event, [])
+    assert found.proven
+    assert found.why == "'Other' is listed, with 1 reserved answers beside it"
+    assert exhaustiveness(replace(event, markets=(named, reserve)), []).why == "answers may be added"
+
+
+def test_brackets_of_two_days_are_no_partition() -> None:
+    first, second = (
+        market("kalshi", f"KX{day}", f"Will the high temp in Oslo be {answer} on Nov {day}, 2026?", yes_title=answer)
+        for day, answer in ((29, "48° or below"), (30, "49° or above"))
+    )
+    event = Event(venue="kalshi", event_id="KX", title="High temp in Oslo?", markets=(first, second))
+    found = exhaustiveness(event, [propositions(event, one)[0] for one in event.markets])
+    assert (found.proven, found.why.startswith("the answers differ in")) == (False, True)
+
+
+def test_prices_to_be_reached_are_no_partition() -> None:
+    answers = ("dip to $80,000", "reach $80,000")
+    markets = tuple(
+        market("polymarket", f"0x{number}", f"Will Bitcoin {answer} in November 2026?", yes_title="80,000")
+        for number, answer in enumerate(answers)
+    )
+    event = Event(
+        venue="polymarket", event_id="1", title="What price will Bitcoin hit in November 2026?", markets=markets
+    )
+    assert not proven(event)
+
+
 def test_events_are_aligned_by_the_questions_that_they_share() -> None:
     left, right = ["cup", "cup", "final"], ["other", "winner", "winner"]
     edges = {(0, 1): 5.0, (1, 2): 5.0, (2, 0): 5.0, (0, 0): 5.0}

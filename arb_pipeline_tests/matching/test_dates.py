@@ -79,3 +79,8 @@ def test_times_of_day_and_tickers() -> None:
     assert time_of_day("no time") is None
     assert date_from_ticker("KXABC-26APR30-T5") == (2026, 4, 30)
     assert date_from_ticker("KXABC-26") is None
+
+
+def test_a_year_of_two_digits_is_of_this_century() -> None:
+    (mention,) = date_mentions("recorded on 28 Nov '26")
+    assert (mention.year, mention.month, mention.day) == (2026, 11, 28)

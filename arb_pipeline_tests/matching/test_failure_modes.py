@@ -540,8 +540,8 @@ ONE_WORD: dict[str, tuple[tuple[Event, Event], Relation, str]] = {
             "Will Ann Lee win the popular vote in the 2028 presidential election?",
             ANN,
         ),
-        Relation.EQUIVALENT,
-        "topic",
+        Relation.RELATED,
+        "aspect",
     ),
     "impeached or removed as well": (
         ruled(
@@ -557,8 +557,8 @@ ONE_WORD: dict[str, tuple[tuple[Event, Event], Relation, str]] = {
             "Will Ann Lee win the 2026 Ohio Senate special election?",
             ANN,
         ),
-        Relation.EQUIVALENT,
-        "topic",
+        Relation.RELATED,
+        "aspect",
     ),
     "Senate or state Senate": (
         ruled(
@@ -713,3 +713,66 @@ def test_every_exceptional_state_of_a_contest_has_to_be_told(told: str, missing:
     assert {pays for name, pays in states.items() if name.startswith(missing)} == {
         (Decimal(one), Decimal(other)) for one in (0, 1) for other in (0, 1)
     }
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "slot"),
+    [
+        ("Will Dune win the 2027 Lima Prize?", "Will Dune win the jury vote of the 2027 Lima Prize?", "aspect"),
+        ("Will Ann Lee win the 2027 Lima Prize?", "Will Ann Lee be a 2027 Lima Prize finalist?", "aspect"),
+        (
+            "Will Acme deliver more than 500 trucks in Q4 2026?",
+            "Will Acme produce more than 500 trucks in Q4 2026?",
+            "aspect",
+        ),
+        ("Will Ann Lee be the #1 pick in 2027?", "Will Ann Lee be the second overall pick in 2027?", "ordinal"),
+        (
+            "Will the Democratic Party win the Senate race in Ohio in 2026?",
+            "Will the Democratic Party win the Senate in the 2026 midterm elections?",
+            "place",
+        ),
+        (
+            "Will the Democratic Party win NE-02 in the 2026 House election?",
+            "Will the Democratic Party win Nebraska's 1st congressional district in the 2026 House election?",
+            "place",
+        ),
+        (
+            "Will Ann Lee be the next Prime Minister of Peru?",
+            "Will Ann Lee be the next Defense Minister of Peru?",
+            "office",
+        ),
+    ],
+)
+def test_a_word_that_picks_something_else_rules_a_pair_out(first: str, second: str, slot: str) -> None:
+    name = ("Democratic Party",) * 2 if "Party" in first else ("",) * 2 if "Acme" in first else ANN
+    ours, theirs = ruled(first, second, name)
+    assert not judged(ours, theirs).proposed
+    assert slot in vetoing(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("window", "relation"),
+    [("in December 2026", Relation.POLYMARKET_IMPLIES_KALSHI), ("in 2026", Relation.EQUIVALENT)],
+)
+def test_a_month_is_part_of_a_longer_time_and_a_year_is_all_of_it(window: str, relation: Relation) -> None:
+    ours, theirs = ruled("Will Ann Lee visit Peru before Jan 1, 2027?", f"Will Ann Lee visit Peru {window}?")
+    assert judged(ours, theirs).relation is relation
+
+
+def test_a_month_that_the_ticker_names_may_be_all_that_counts() -> None:
+    ours, theirs = ruled("Will Ann Lee visit Peru before Jan 1, 2027?", "Will Ann Lee visit Peru in December 2026?")
+    market = msgspec.structs.replace(ours.markets[0], market_id="KXVISIT-26DEC-PERU")
+    assert judged(msgspec.structs.replace(ours, markets=(market,)), theirs).relation is Relation.EQUIVALENT
+
+
+def test_a_game_on_another_day_is_another_game() -> None:
+    def listed(day: str) -> str:
+        return f"If Lima wins the game against Cusco, scheduled for {day}, then the market resolves to Yes."
+
+    ours = kalshi("Lima vs Cusco Winner?", "Lima", rules=listed("November 29, 2026"))
+    same, other = (
+        polymarket("Will Lima win?", "Lima", rules=listed(day), event_title="Lima vs. Cusco")
+        for day in ("Nov 29, 2026", "April 11, 2027")
+    )
+    assert judged(ours, same).proposed
+    assert not judged(ours, other).proposed

@@ -109,3 +109,21 @@ def test_whole_numbers_adjoin_without_touching() -> None:
     low, high = (Interval(Decimal(a), Decimal(b), True, True, "F") for a, b in ((47, 48), (49, 50)))
     assert low.adjoins(high)
     assert not high.adjoins(low)
+
+
+def test_an_ordinal_is_no_number_not_even_in_part() -> None:
+    assert quantities("the 99th Academy Awards and the 118th Congress") == ()
+
+
+def test_a_price_without_a_comparator_draws_no_interval() -> None:
+    assert interval_of("Will Acme sell for $150?") is None
+    assert interval_of("Will Acme cross $150?") == Interval(
+        Decimal(150), None, low_closed=True, high_closed=False, unit="usd", touch=True
+    )
+
+
+def test_things_counted_are_whole_whatever_the_other_calls_them() -> None:
+    assert span("3", None, "count").same_unit(span("3", None, "times"))
+    assert span("3", None, "count").same_unit(span("3", None))
+    assert not span("3", None, "count").same_unit(span("3", None, "usd"))
+    assert on_grid(span("3", None, "count")) == span("4", None, "count", low_closed=True)

@@ -130,6 +130,25 @@ def test_a_decided_pair_leaves_the_queue_at_once(path: Path) -> None:
     assert [case.kalshi.title for case in queue(of(path, rows, markets))] == ["b"]
 
 
+@pytest.mark.parametrize("read", [True, False])
+@pytest.mark.parametrize("verdict", [None, Verdict.INVERTED, Verdict.REJECTED])
+def test_an_approval_takes_down_the_payouts_that_both_texts_state(
+    path: Path, verdict: Verdict | None, read: bool
+) -> None:
+    markets = listed("a")
+    states = {"cancelled": {"kalshi": "0.5", "polymarket": "0"}}
+    kalshi, polymarket = markets["kalshi", "Ka"].rules_sha256, markets["polymarket", "0xa"].rules_sha256
+    told = {
+        "rules": {"kalshi": kalshi if read else rules_digest("an older text"), "polymarket": polymarket},
+        "stated_void_states": states,
+        "void_states": states | {"tied": {"kalshi": "0", "polymarket": "1"}},
+    }
+    case = of(path, [row("a") | {"explanation": json.dumps(told)}], markets)[0]
+    decide(path, case, verdict, reason="read", author="ann", at=AT)
+    written = next(iter(load_overrides(path))).model_dump(mode="json")["void_states"]
+    assert written == (states if read and verdict is not Verdict.REJECTED else {})
+
+
 def test_an_explanation_is_shown_with_what_speaks_against_first(path: Path) -> None:
     told = {
         "slots": [

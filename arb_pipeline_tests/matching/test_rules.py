@@ -40,6 +40,26 @@ def test_equal_states_keep_the_hedge() -> None:
     assert diff.void_states == {"cancelled": (HALF, HALF)}
 
 
+BOTH_STATED = "If cancelled, it resolves 50-50."
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "stated"),
+    [
+        (BOTH_STATED, 'If it is canceled, this market will resolve to "No".', {"cancelled": (HALF, NOTHING)}),
+        (BOTH_STATED, "If Ann Lee wins, Yes.", None),
+        (BOTH_STATED, "If canceled, it resolves to a fair price.", None),
+        (BOTH_STATED, f"{BOTH_STATED} If she dies, it resolves 50-50.", None),
+        ("If Ann Lee wins, Yes.", "If Ann Lee wins, Yes.", None),
+    ],
+)
+def test_payouts_are_stated_only_where_both_texts_fix_every_state(
+    first: str, second: str, stated: dict[str, tuple[Decimal, Decimal]] | None
+) -> None:
+    for contest in (False, True):
+        assert compared(first, second, contest=contest).stated == stated
+
+
 def test_a_price_that_no_text_fixes_stands_for_every_price() -> None:
     diff = compared("If cancelled, it resolves to a fair price.", "If canceled, it resolves to 50-50.", contest=True)
     assert diff.result("if cancelled") is Result.DIFFERS

@@ -211,6 +211,8 @@ def test_trap_with_the_venues_exchanged(name: str) -> None:
 def test_what_one_side_does_not_say_never_vetoes(name: str) -> None:
     first, second = (propositions(event, event.markets[0])[0].slots for event in TRAPS[name])
     for slot, _ in first.facts():
+        if slot == "window_start":
+            continue  # a month that one side alone names is part of the other's longer time
         unsaid: dict[str, Any] = {slot: None}
         reasons = compare(replace(first, **unsaid), second).vetoes
         assert not any(reason.startswith(f"{slot}:") for reason in reasons if slot != "subject")

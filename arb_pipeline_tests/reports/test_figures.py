@@ -1,9 +1,8 @@
 from datetime import timedelta
 
-from arb_pipeline.arbitrage.spreads import spreads_table
 from arb_pipeline.reports.figures import PairSeries
 from arb_pipeline.tables import table
-from arb_pipeline_tests.arbitrage.builders import START, Tape, at, free, pair, settings
+from arb_pipeline_tests.arbitrage.builders import START, Tape, at, free, pair, settings, spreads_table
 
 NO_EPISODES = table("opportunities").schema.empty_table()
 

@@ -5,7 +5,7 @@ from decimal import Decimal
 import pyarrow as pa
 
 from arb_pipeline.arbitrage.opportunities import evaluate
-from arb_pipeline.reports import markdown_preview, png_preview
+from arb_pipeline.reports import funnel_png, markdown_preview, png_preview, top_rows
 from arb_pipeline.tables import table
 from arb_pipeline_tests.arbitrage.builders import END, START, Tape, pair, quadratic, settings
 
@@ -63,3 +63,23 @@ def test_png_is_small_and_not_blank() -> None:
 def test_png_of_nothing() -> None:
     empty = table("spreads").schema.empty_table(), table("opportunities").schema.empty_table()
     assert png_preview(*empty, START, END).startswith(b"\x89PNG")
+
+
+def test_funnel_and_top_rows_of_an_evaluation() -> None:
+    tape = Tape().session("kalshi").session("polymarket")
+    tape.snapshot("kalshi", 1, [("0.40", "9")], [("0.42", "9")]).snapshot("polymarket", 1, [("0.45", "20")])
+    for second in range(2, 200):
+        tape.change("polymarket", 10 * second, "bid", f"0.{43 + second % 9}", str(second % 3))
+    tape.gap("kalshi", 900, 1500)
+    found = evaluate([pair()], tape.data(), START, END, settings(), quadratic)
+    picture = funnel_png(found.rejections)
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) < 100_000
+    assert pixels(picture) > 50
+    top = top_rows(found.opportunities)
+    accepted = top["accepted"].to_pylist()
+    assert top.num_rows == found.opportunities.num_rows
+    assert accepted == sorted(accepted, reverse=True)
+    assert {True, False} == set(accepted)
+    best = [row["annualised"] for row in top.to_pylist() if row["accepted"]]
+    assert best == sorted(best, reverse=True)

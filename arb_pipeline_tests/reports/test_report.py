@@ -82,7 +82,7 @@ def example() -> ReportInputs:
         pairs=[first, second],
         fees=quadratic,
         settings=settings(),
-        data=data,
+        books=lambda *_: data,
         universe={"kalshi": 12_345, "polymarket": 67_890},
         parameters={"Oldest proof of life": "5 s"},
         generated_at=END + timedelta(minutes=3),
@@ -221,8 +221,8 @@ def test_tables_are_accessible(html: str) -> None:
 
 def test_figures_show_lines_and_episodes(html: str) -> None:
     figures = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
-    assert len(figures) == 6, "funnel and two pairs, wide and narrow"
-    gaps = figures[2]
+    assert len(figures) == 18, "three of each pair, funnel, heat map and lifetimes; wide and narrow"
+    gaps = figures[4]
     longest = max(re.findall(r' d="([^"]*)"', gaps), key=len)
     assert longest.count("L") > 40, "the step line has its steps"
     assert gaps.count("#7cc48f") >= 1, "accepted episodes are shaded"

@@ -220,7 +220,15 @@ snapshots_seen = st.lists(
 trades_seen = st.lists(st.tuples(seconds, st.integers(1, 99), st.integers(1, 9)), max_size=8).map(
     lambda trades: sorted(trades, key=lambda trade: trade[0])
 )
-gaps_seen = st.lists(st.tuples(seconds, st.one_of(st.none(), seconds), connections), max_size=3)
+
+
+def lasting(gap: tuple[int, int | None, str]) -> Gap:
+    """A gap from its begin and length; none ends before it begins."""
+    begin, length, connection = gap
+    return begin, None if length is None else begin + length, connection
+
+
+gaps_seen = st.lists(st.tuples(seconds, st.one_of(st.none(), seconds), connections).map(lasting), max_size=3)
 sessions_seen = st.lists(
     st.tuples(connections, st.one_of(st.none(), seconds)), max_size=2, unique_by=lambda session: session[0]
 )

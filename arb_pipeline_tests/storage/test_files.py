@@ -9,7 +9,7 @@ import pytest
 from arb_pipeline.storage import Lake
 from arb_pipeline.storage.check import Problem, check
 from arb_pipeline.storage.files import LOCK, LocalFiles, S3Files, open_files
-from arb_pipeline_tests.conftest import ObjectStore
+from arb_pipeline_tests.conftest import ObjectStore, required
 from arb_pipeline_tests.storage.rows import TWENTY, quotes
 
 
@@ -75,7 +75,7 @@ def test_a_manifest_that_never_stands_still_is_an_os_error(
 
 
 def test_a_store_that_does_not_answer_is_an_os_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    s3fs = pytest.importorskip("s3fs")
+    s3fs = required("s3fs")
     for name, value in {
         "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
         "AWS_ACCESS_KEY_ID": "x",

@@ -16,15 +16,16 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from arb_pipeline.cli import app
+from arb_pipeline.storage.books import BookUnknownError, book_at
 from arb_pipeline.storage.candles import hour_candles
-from arb_pipeline.storage.grid import GridError, grid, write_grid
+from arb_pipeline.storage.grid import GridError, grid, write_grid, write_grids
 from arb_pipeline.storage.lake import Lake, Partition
 from arb_pipeline.storage.reader import ReadError
 from arb_pipeline.tables import table
 from arb_pipeline_tests.conftest import ObjectStore
 from arb_pipeline_tests.storage.rows import HOUR, SECOND, START, TWENTY, TWENTY_ONE
-from arb_pipeline_tests.storage.seen import Gap, Session, Top, seen
-from arb_pipeline_tests.storage.test_candles import DAY, gap_rows, rows, session_rows
+from arb_pipeline_tests.storage.seen import Gap, Session
+from arb_pipeline_tests.storage.test_candles import DAY, gap_rows, lasting, rows, session_rows
 
 D = Decimal
 SPAN = 120
@@ -64,15 +65,14 @@ def best(book: Book, side: str) -> tuple[int, int] | tuple[None, None]:
     return next(iter(levels(book, side)), (None, None))
 
 
-def told(changes: Sequence[Change], opening: int = 0) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[Top]]:
-    """Rows of ``book_events`` and ``quotes`` as a capture writes them, and the tops that they tell."""
+def told(changes: Sequence[Change], opening: int = 0) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of ``book_events`` and ``quotes`` as a capture writes them, each connection with a book of its own."""
     events: list[dict[str, Any]] = []
     quotes: list[dict[str, Any]] = []
-    tops: list[Top] = []
-    book: Book | None = None
-    shown: tuple[Any, ...] | None = None
+    books: dict[str, Book | None] = {}
+    shown: dict[str, tuple[Any, ...]] = {}
     for change in changes:
-        book = applied(book, change)
+        book = books[change.connection] = applied(books.get(change.connection), change)
         stamp = {"market_id": "M", "recv_ns": START + change.at * SECOND, "connection_id": change.connection}
         written: list[tuple[str, str | None, int | None, int | None]] = [("delta", *change.level)]
         if change.snapshot is not None:
@@ -86,24 +86,21 @@ def told(changes: Sequence[Change], opening: int = 0) -> tuple[list[dict[str, An
         ]  # fmt: skip
         if book is None:
             continue
-        top = (*best(book, "bid"), *best(book, "ask"))
-        if top != shown and not (change.snapshot is not None and change.at == opening):
-            bid, bid_size, ask, ask_size = top
+        top = (*best(book, "bid"), *best(book, "ask"), change.in_sync)
+        if top != shown.get(change.connection) and not (change.snapshot is not None and change.at == opening):
+            bid, bid_size, ask, ask_size, _ = top
             quotes.append(
                 {**stamp, "ordinal": len(quotes), "in_sync": change.in_sync, "bid": bid and D(bid) / 100,
                  "bid_size": bid_size, "ask": ask and D(ask) / 100, "ask_size": ask_size}
             )  # fmt: skip
-            tops.append((change.at, bid, ask, change.in_sync, change.connection))
-        elif change.snapshot is not None and (not tops or tops[-1][0] != change.at):
-            tops.append((change.at, top[0], top[2], True, change.connection))
-        shown = top
-    return events, quotes, tops
+        shown[change.connection] = top
+    return events, quotes
 
 
 def stored(folder: str, story: Story, *, up: bool = True) -> Lake:
     """A lake with what was captured; where connections stay ``up``, a last frame of each says so."""
     lake = Lake(folder)
-    events, quotes, _ = told(story.changes)
+    events, quotes = told(story.changes)
     lake.write_part("book_events", TWENTY, rows("book_events", events), "w")
     lake.write_part("quotes", TWENTY, rows("quotes", quotes), "w")
     lake.write_part("book_gaps", DAY, gap_rows(story.gaps), "w")
@@ -117,34 +114,52 @@ def stored(folder: str, story: Story, *, up: bool = True) -> Lake:
 
 
 def made(
-    lake: Lake, end: float = SPAN, every_ms: int = 1_000, deep: int = 3, begin: float = 0, **more: Any
+    lake: Lake, end: float = SPAN, interval_ms: int = 1_000, deep: int = 3, begin: float = 0, **more: Any
 ) -> pa.Table:
     since, until = (START + int(at * SECOND) for at in (begin, end))
-    batches = list(grid("M", since, until, every_ms, deep, lake=lake, **more))
+    batches = list(grid("M", since, until, interval_ms, deep, lake=lake, **more))
     return pa.Table.from_batches(batches, table("orderbook_snapshots").schema)
 
 
-def expected(story: Story, at_ms: int, every_ms: int, deep: int) -> dict[str, Any] | None:
-    """What one knows of the book at a point; None if nothing."""
+def trusted(story: Story, connection: str, at: Decimal) -> bool:
+    """Whether what a connection told is to be trusted at an instant, as far as others than its book tell."""
+    first = min(c.at for c in story.changes if c.connection == connection and c.snapshot is not None)
+    for begin, end, of in story.gaps:
+        if (of == connection or first >= begin) and begin <= at and (end is None or at < end):
+            return False
+    ended = [end for name, end in story.sessions if name == connection and end is not None]
+    if ended and at > ended[0]:
+        return False
+    quotes = [q for q in told(story.changes)[1] if q["connection_id"] == connection]
+    said = [q for q in quotes if q["recv_ns"] <= START + at * SECOND]
+    if not said or said[-1]["in_sync"]:
+        return True
+    since = (said[-1]["recv_ns"] - START) // SECOND
+    return any(end is not None and since <= end <= at for _, end, _ in story.gaps)
+
+
+def expected(story: Story, at_ms: int, interval_ms: int, deep: int) -> dict[str, Any] | None:
+    """What one knows of the book at a point; None if nothing: of several books the one heard of last."""
     at = D(at_ms) / 1_000
-    book: Book | None = None
-    source = 0
-    for change in story.changes:
+    found: dict[str, tuple[Book, int]] = {}
+    newest: dict[str, int] = {}
+    for number, change in enumerate(story.changes):
         if change.at <= at:
-            book = applied(book, change)
-            source = change.at
-    tops = told(story.changes)[2]
-    if book is None or seen(tops, story.gaps, story.sessions, at) is None:  # type: ignore[arg-type]
-        return None
-    (bid, _), (ask, _) = best(book, "bid"), best(book, "ask")
-    if bid is not None and ask is not None and bid >= ask:
-        return None
-    return {
-        "bids": [[D(price) / 100, D(size)] for price, size in levels(book, "bid")[:deep]],
-        "asks": [[D(price) / 100, D(size)] for price, size in levels(book, "ask")[:deep]],
-        "source_ns": START + source * SECOND,
-        "is_forward_filled": at - source >= D(every_ms) / 1_000,
-    }
+            name = change.connection
+            book = applied(found[name][0] if name in found else None, change)
+            if book is not None:
+                found[name], newest[name] = (book, change.at), number
+    for name in sorted(newest, key=lambda name: newest[name], reverse=True):
+        book, source = found[name]
+        (bid, _), (ask, _) = best(book, "bid"), best(book, "ask")
+        if trusted(story, name, at) and not (bid is not None and ask is not None and bid >= ask):
+            return {
+                "bids": [[D(price) / 100, D(size)] for price, size in levels(book, "bid")[:deep]],
+                "asks": [[D(price) / 100, D(size)] for price, size in levels(book, "ask")[:deep]],
+                "source_ns": START + source * SECOND,
+                "is_forward_filled": at - source >= D(interval_ms) / 1_000,
+            }
+    return None
 
 
 def parsed(row: dict[str, Any]) -> dict[str, Any] | None:
@@ -173,22 +188,17 @@ changes = st.builds(
     st.one_of(st.none(), st.none(), st.tuples(books, books.map(lambda side: {p + 25: s for p, s in side.items()}))),
     st.tuples(st.sampled_from(["bid", "ask"]), st.integers(30, 85), st.integers(0, 9)),
     st.sampled_from([True, True, True, False]),
+    st.sampled_from(["a", "b"]),
 )
 
 
-def with_connections(drawn: tuple[list[Change], int]) -> list[Change]:
-    """In the order of time; another connection takes over with a snapshot."""
-    ordered = sorted(drawn[0], key=lambda change: change.at)
-    taken = [number for number, change in enumerate(ordered) if change.snapshot is not None][drawn[1] :]
-    first = taken[0] if taken else len(ordered)
-    return [change if number < first else change._replace(connection="b") for number, change in enumerate(ordered)]
-
-
-distinct = st.lists(changes, min_size=1, max_size=14, unique_by=lambda change: change.at)
+distinct = st.lists(changes, min_size=1, max_size=14, unique_by=lambda change: change.at).map(
+    lambda drawn: sorted(drawn, key=lambda change: change.at)
+)
 stories = st.builds(
     Story,
-    st.tuples(distinct, st.integers(1, 3)).map(with_connections),
-    st.lists(st.tuples(seconds, st.one_of(st.none(), seconds), st.sampled_from(["a", "b"])), max_size=2),
+    distinct,
+    st.lists(st.tuples(seconds, st.one_of(st.none(), seconds), st.sampled_from(["a", "b"])).map(lasting), max_size=2),
     st.lists(
         st.tuples(st.sampled_from(["a", "b"]), st.one_of(st.none(), seconds)), max_size=2, unique_by=lambda s: s[0]
     ),
@@ -202,13 +212,33 @@ def in_a_lake(story: Story, check: Callable[[Lake], None]) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(stories, st.sampled_from([1_000, 1_500, 8_000]), st.integers(1, 3))
-def test_a_point_shows_what_one_knows_by_then(story: Story, every_ms: int, deep: int) -> None:
+def test_a_point_shows_what_one_knows_by_then(story: Story, interval_ms: int, deep: int) -> None:
     def check(lake: Lake) -> None:
-        found = made(lake, every_ms=every_ms, deep=deep).to_pylist()
-        assert [row["recv_ns"] - START for row in found] == list(range(0, SPAN * SECOND, every_ms * 1_000_000))
+        found = made(lake, interval_ms=interval_ms, deep=deep).to_pylist()
+        assert [row["recv_ns"] - START for row in found] == list(range(0, SPAN * SECOND, interval_ms * 1_000_000))
         for row in found:
             at_ms = (row["recv_ns"] - START) // 1_000_000
-            assert parsed(row) == expected(story, at_ms, every_ms, deep), at_ms
+            assert parsed(row) == expected(story, at_ms, interval_ms, deep), at_ms
+
+    in_a_lake(story, check)
+
+
+@settings(max_examples=12, deadline=None)
+@given(stories, st.lists(seconds, min_size=1, max_size=5))
+def test_a_point_is_the_book_at_that_instant(story: Story, at: list[int]) -> None:
+    def check(lake: Lake) -> None:
+        rows = {(row["recv_ns"] - START) // SECOND: row for row in made(lake, deep=99).to_pylist()}
+        for second in {*at, *(change.at for change in story.changes)}:
+            try:
+                book = book_at("M", START + second * SECOND, lake=lake)
+            except BookUnknownError:
+                assert not rows[second]["in_sync"], second
+                continue
+            found = parsed(rows[second])
+            assert found is not None, second
+            assert [tuple(level) for level in found["bids"]] == [tuple(level) for level in book.bids], second
+            assert [tuple(level) for level in found["asks"]] == [tuple(level) for level in book.asks], second
+            assert found["source_ns"] == book.recv_ns, second
 
     in_a_lake(story, check)
 
@@ -235,8 +265,8 @@ def test_nothing_after_an_instant_changes_a_point_before_it(story: Story, now: i
 def test_a_coarse_grid_is_the_fine_one_seen_less_often(story: Story) -> None:
     def check(lake: Lake) -> None:
         same = ["recv_ns", "bids", "asks", "bid", "ask", "mid", "source_ns", "age_ns", "in_sync"]
-        fine = made(lake, every_ms=500).select(same).to_pylist()
-        coarse = made(lake, every_ms=3_000, begin=9).select(same).to_pylist()
+        fine = made(lake, interval_ms=500).select(same).to_pylist()
+        coarse = made(lake, interval_ms=3_000, begin=9).select(same).to_pylist()
         assert [
             row for row in fine if row["recv_ns"] % (3 * SECOND) == 0 and row["recv_ns"] >= START + 9 * SECOND
         ] == coarse
@@ -284,7 +314,7 @@ def test_an_empty_side_and_an_old_book(tmp_path: Path) -> None:
 
 def test_points_lie_on_multiples_since_the_epoch(tmp_path: Path) -> None:
     lake = stored(str(tmp_path), Story([OPEN]))
-    found = made(lake, begin=0.25, end=22, every_ms=7_000)["recv_ns"].to_pylist()
+    found = made(lake, begin=0.25, end=22, interval_ms=7_000)["recv_ns"].to_pylist()
     assert found
     assert all(at % (7 * SECOND) == 0 and START + SECOND // 4 <= at < START + 22 * SECOND for at in found)
 
@@ -302,15 +332,15 @@ def test_what_cannot_be_made_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ReadError, match="time zone"):
         grid("M", datetime(2026, 5, 13), START, lake=lake)  # noqa: DTZ001 - that is the mistake
     with pytest.raises(GridError, match="name fewer markets"):
-        write_grid(lake, TWENTY, ["M"], every_ms=1)
+        write_grid(lake, TWENTY, ["M"], interval_ms=1)
 
 
 def test_what_is_written_again_replaces_what_was_there(tmp_path: Path) -> None:
     lake = stored(str(tmp_path), Story([OPEN]))
-    whole = write_grid(lake, TWENTY, ["M"], every_ms=60_000)
+    whole = write_grid(lake, TWENTY, ["M"], interval_ms=60_000)
     assert (whole.rows, whole.known, whole.coverage) == (60, 60, {"M": 1.0})
-    write_grid(lake, TWENTY, ["M"], every_ms=600_000)
-    part = write_grid(lake, TWENTY, ["M"], every_ms=60_000, levels=1, end=datetime(2026, 5, 13, 20, 10, tzinfo=UTC))
+    write_grid(lake, TWENTY, ["M"], interval_ms=600_000)
+    part = write_grid(lake, TWENTY, ["M"], interval_ms=60_000, levels=1, end=datetime(2026, 5, 13, 20, 10, tzinfo=UTC))
     assert part.rows == 10
     held = lake.read("orderbook_snapshots", venue="kalshi").to_pandas()
     assert held.groupby("interval_ms").size().to_dict() == {60_000: 60, 600_000: 6}
@@ -324,17 +354,18 @@ def test_an_object_store_gives_the_same(tmp_path: Path, s3_lake: ObjectStore) ->
     assert made(remote, end=10).equals(made(local, end=10))
     at = datetime(2026, 5, 14, tzinfo=UTC)
     assert hour_candles(remote, TWENTY, at).equals(hour_candles(local, TWENTY, at))
-    assert write_grid(remote, TWENTY, ["M"], every_ms=60_000).rows == 60
+    assert write_grid(remote, TWENTY, ["M"], interval_ms=60_000).rows == 60
 
 
 def test_the_command_writes_the_table_or_a_file(tmp_path: Path) -> None:
     lake = stored(str(tmp_path / "lake"), Story([OPEN], gaps=[(0, 60, "a")]))
-    asked = ["grid", "M", "--from", "2026-05-13T20:00:00", "--to", "2026-05-13T20:02:00", "--every", "1000"]
+    asked = ["grid", "M", "--from", "2026-05-13T20:00:00", "--to", "2026-05-13T20:02:00", "--interval-ms", "1000"]
     asked += ["--lake", lake.root]
     said = CliRunner().invoke(app, [*asked, "--json"], catch_exceptions=False)
     assert msgspec.json.decode(said.stdout) == [
         {"partition": TWENTY.path, "rows": 120, "known": 60, "coverage": {"M": 0.5}}
     ]
+    asked[3], asked[5] = "2026-05-13T22:00+02:00", str(START + 120 * SECOND)  # the same, with an offset and in ns
     file = tmp_path / "grid.parquet"
     CliRunner().invoke(app, [*asked, "--parquet", str(file)], catch_exceptions=False)
     assert pq.read_table(file).equals(lake.read("orderbook_snapshots"))
@@ -351,7 +382,7 @@ def three_hours(folder: Path, *, gap: bool = False) -> Lake:
         later = [Change(3_600 * number, book, ("bid", 1, 1), in_sync=True)]
         if number == 2:
             later.append(delta(3_600 * number + 5, "bid", 42, 1))
-        events, quotes, _ = told(later, opening=3_600 * number)
+        events, quotes = told(later, opening=3_600 * number)
         lake.write_part("book_events", hour, rows("book_events", events), "w")
         lake.write_part("quotes", hour, rows("quotes", quotes), "w")
     if gap:
@@ -361,15 +392,27 @@ def three_hours(folder: Path, *, gap: bool = False) -> Lake:
 
 def test_the_start_of_an_hour_is_no_event(tmp_path: Path) -> None:
     lake = three_hours(tmp_path)
-    found = made(lake, begin=7_190, end=7_210, every_ms=5_000).to_pylist()
+    found = made(lake, begin=7_190, end=7_210, interval_ms=5_000).to_pylist()
     assert [row["source_ns"] for row in found] == [START + 10 * SECOND] * 3 + [START + 7_205 * SECOND]
     assert [row["is_forward_filled"] for row in found] == [True, True, True, False]
-    alone = made(lake, begin=7_200, end=7_210, every_ms=5_000).to_pylist()
+    alone = made(lake, begin=7_200, end=7_210, interval_ms=5_000).to_pylist()
     assert alone == found[2:]
-    whole = made(lake, end=7_210, every_ms=5_000).to_pylist()
+    whole = made(lake, end=7_210, interval_ms=5_000).to_pylist()
     assert whole[-4:] == found
 
 
+def test_every_hour_asked_for_is_written_as_the_grid_gives_it(tmp_path: Path) -> None:
+    lake = three_hours(tmp_path)
+    span = (START + 1_800 * SECOND, START + 4 * HOUR - 1_800 * SECOND)
+    written = write_grids(lake, ["M"], *span, interval_ms=60_000)
+    hours = [f"venue=kalshi/date=2026-05-13/hour={hour}" for hour in (20, 21, 22, 23)]
+    assert {hour.path: (one.rows, one.known) for hour, one in written.items()} == dict(
+        zip(hours, [(30, 30), (60, 60), (60, 1), (30, 0)], strict=True)
+    ), "21 has nothing but its opening snapshot; after 22:00:05 nothing is heard of the connection; 23 has no rows"
+    asked = pa.Table.from_batches(grid("M", *span, 60_000, lake=lake), table("orderbook_snapshots").schema)
+    assert lake.read("orderbook_snapshots").equals(asked)
+
+
 def test_after_a_gap_a_book_is_as_old_as_its_snapshot(tmp_path: Path) -> None:
-    found = made(three_hours(tmp_path, gap=True), begin=3_595, end=3_610, every_ms=5_000).to_pylist()
+    found = made(three_hours(tmp_path, gap=True), begin=3_595, end=3_610, interval_ms=5_000).to_pylist()
     assert [row["source_ns"] for row in found] == [None, START + HOUR, START + HOUR]

@@ -205,6 +205,39 @@ def test_replace_refuses_two_rows_of_one_key(lake: Lake) -> None:
         lake.replace("quotes", TWENTY, quotes(("A", 1, 4), ("B", 1, 4)))
 
 
+def test_rows_in_pieces_give_the_file_of_the_whole(tmp_path: Path) -> None:
+    rows = quotes(("A", 1, 1), ("A", 2, 4), ("A", 2, 5), ("B", 1, 2), ("C", 0, 3))
+    whole, cut = (Lake(str(tmp_path / name)) for name in ("whole", "cut"))
+    whole.replace("quotes", TWENTY, rows)
+    pieces = [rows.slice(0, 2), rows.slice(2, 0), rows.slice(2, 2), rows.slice(4)]
+    assert cut.replace_in_order("quotes", TWENTY, iter(pieces)).rows == 5
+    assert tree(tmp_path / "cut") == tree(tmp_path / "whole")
+    assert cut.replace_in_order("quotes", TWENTY, iter([])).rows == 0
+    assert cut.partitions("quotes") == [TWENTY]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "message"),
+    [
+        ([quotes(("B", 1, 1)), quotes(("A", 1, 2))], "rows are not in the order of market_id, recv_ns, ordinal"),
+        ([quotes(("A", 2, 1), ("A", 1, 2))], "rows are not in the order"),
+        ([quotes(("A", 1, 1)), quotes(("A", 1, 1))], "1 rows repeat the key of another one"),
+        ([quotes(("A", 1, 1)), quotes(("B", 1, 1))], "rows repeat the ordinal of another one"),
+        ([quotes(("A", 3_700, 1))], "beyond venue=kalshi"),
+    ],
+)
+def test_pieces_that_do_not_follow_each_other_change_nothing(lake: Lake, pieces: list[pa.Table], message: str) -> None:
+    lake.replace("quotes", TWENTY, quotes(("Z", 1, 9)))
+    with pytest.raises(LakeError, match=message):
+        lake.replace_in_order("quotes", TWENTY, iter(pieces))
+    assert lake.read("quotes")["market_id"].to_pylist() == ["Z"]
+
+
+def test_a_table_whose_equal_keys_are_no_neighbours_is_not_taken_in_pieces(lake: Lake) -> None:
+    with pytest.raises(LakeError, match="trades is not in the order of its key"):
+        lake.replace_in_order("trades", TWENTY, iter([]))
+
+
 def test_replace_where_touches_only_its_own_rows(lake: Lake) -> None:
     lake.write_part("trades", TWENTY, trades([("t1", 1, 1, "0.1")], connection="live"), "run")
     for _ in range(2):

@@ -16,7 +16,7 @@ from arb_pipeline.venues.fee_timeline import Timeline
 from arb_pipeline.venues.kalshi.fees import KalshiFees, kalshi_fees
 from arb_pipeline.venues.polymarket.fees import fee_model
 from arb_pipeline_tests.arbitrage.test_golden import CHECKS as ARBITRAGE
-from arb_pipeline_tests.arbitrage.test_golden import ELSEWHERE, LATER
+from arb_pipeline_tests.arbitrage.test_golden import ELSEWHERE
 
 Case = dict[str, Any]
 D = Decimal
@@ -123,7 +123,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
 
 def test_every_case_of_fees(golden: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases: list[Case] = json.loads((golden / "arbitrage.json").read_text())["cases"]
-    unknown = {case["kind"] for case in cases} - set(CHECKS) - set(ARBITRAGE) - LATER
+    unknown = {case["kind"] for case in cases} - set(CHECKS) - set(ARBITRAGE)
     assert not unknown, f"no test knows how to run cases of the kinds {sorted(unknown)}"
     assert set(CHECKS) >= ELSEWHERE
     ran = dict.fromkeys(CHECKS, 0)

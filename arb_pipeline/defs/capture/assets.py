@@ -194,6 +194,7 @@ async def _record(
     """
     from arb_pipeline.capture.monitor import CaptureMonitor
     from arb_pipeline.capture.recorder import Recorder
+    from arb_pipeline.live_rules import live_handlers
     from arb_pipeline.logs import configure_logging
     from arb_pipeline.universe import Following, universe
 
@@ -217,6 +218,7 @@ async def _record(
                 window=window,
                 shard=(config.shard, config.shards),
                 universe=Following(settings, pipeline.lake, markets),
+                handlers=live_handlers(settings, pipeline.lake, (config.shard, config.shards)),
             )
             progress = _Progress(context, pipeline, window, known, heartbeat, reports=config.shard == 0)
             shard = (config.shard, config.shards)

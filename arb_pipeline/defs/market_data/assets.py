@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -184,6 +184,7 @@ def _snapshots(venue: str, tags: dict[str, str]) -> dg.AssetsDefinition:
 def _write_grids(pipeline: Pipeline, hour: "Partition", config: SnapshotConfig) -> "Iterator[tuple[int, Written]]":
     """Write what is asked for; gives each grid's distance of points (ms) and what came of it."""
     from arb_pipeline.storage.grid import write_grid
+    from arb_pipeline.storage.reader import instant_ns
     from arb_pipeline.storage.tops import row_counts
     from arb_pipeline.universe import forward_fills
 
@@ -194,13 +195,15 @@ def _write_grids(pipeline: Pipeline, hour: "Partition", config: SnapshotConfig) 
         # A listener asks for what it selects; an hour may have been captured before that was listed.
         captured = row_counts(pipeline.lake, "book_events", hour.venue, *hour.bounds)
         wanted = forward_fills(pipeline.settings, pipeline.lake, hour.venue)
-        asked = {every_ms: markets & captured.keys() for every_ms, markets in wanted.items()}
-    start, end = (datetime.fromisoformat(at) if at else None for at in (config.start, config.end))
-    for every_ms, markets in sorted(asked.items()):
+        asked = {interval_ms: markets & captured.keys() for interval_ms, markets in wanted.items()}
+    start, end = instant_ns(config.start or None, "start"), instant_ns(config.end or None, "end")
+    for interval_ms, markets in sorted(asked.items()):
         if markets:
             yield (
-                every_ms,
-                write_grid(pipeline.lake, hour, markets, start=start, end=end, every_ms=every_ms, levels=config.levels),
+                interval_ms,
+                write_grid(
+                    pipeline.lake, hour, markets, start=start, end=end, interval_ms=interval_ms, levels=config.levels
+                ),
             )
 
 

@@ -1,4 +1,4 @@
-"""Pairs of markets, the candidates that wait for a person, how pairs settled, and how well the matcher does."""
+"""Pairs of markets, the queue for people, sets of outcomes, how pairs settled, and how well the matcher does."""
 
 import asyncio
 from base64 import b64encode
@@ -33,8 +33,8 @@ def matching_checks() -> list[dg.AssetChecksDefinition]:
 
 
 def _matching(tags: dict[str, str]) -> dg.AssetsDefinition:
-    """``market_matches`` and ``match_review``, made in one go from the newest catalogues."""
-    matches, review = asset_key("market_matches"), asset_key("match_review")
+    """``market_matches``, ``match_review`` and ``outcome_sets``, made in one go from the newest catalogues."""
+    matches, review, sets = asset_key("market_matches"), asset_key("match_review"), asset_key("outcome_sets")
     catalogue = [asset_key("events"), asset_key("markets")]
 
     @dg.multi_asset(
@@ -49,12 +49,13 @@ def _matching(tags: dict[str, str]) -> dg.AssetsDefinition:
                 automation_condition=dg.AutomationCondition.eager(),
                 fresh_within=_EVERY if key == matches else None,
             )
-            for key in (matches, review)
+            for key in (matches, review, sets)
         ],
         check_specs=[
             check_spec("keys_unique", matches),
             check_spec("one_to_one", matches),
             check_spec("decisions_apply", matches),
+            check_spec("keys_unique", sets),
         ],
         pool="market_matches",  # what is new is told from what is there: one writer at a time
     )
@@ -98,6 +99,20 @@ def _matching(tags: dict[str, str]) -> dg.AssetsDefinition:
                 "reopened": dg.MetadataValue.int(len(result.reopened)),
                 "page": dg.MetadataValue.path(str(page)),
             },
+            tags=origin,
+        )
+        of_several = result.outcome_sets
+        yield dg.MaterializeResult(
+            asset_key=sets,
+            metadata={
+                **table_metadata(of_several, table_uri(lake, "outcome_sets")),
+                **{
+                    name: dg.MetadataValue.int(sum(of_several[name].to_pylist()))
+                    for name in ("exclusive", "exhaustive")
+                },
+                "with_a_partner": dg.MetadataValue.int(len(of_several) - of_several["partner_event_id"].null_count),
+            },
+            check_results=[keys_unique(sets, of_several, "outcome_sets")],
             tags=origin,
         )
 

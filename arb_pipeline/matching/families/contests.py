@@ -1,9 +1,11 @@
 """Games, series, tournaments and awards."""
 
 import re
+from datetime import date
 
 from msgspec.structs import replace
 
+from arb_pipeline.matching.dates import date_mentions
 from arb_pipeline.matching.families.reading import Family, Reading, titled_subject
 from arb_pipeline.matching.slots import Fact, Slots
 from arb_pipeline.matching.text import fold, tokenise
@@ -14,6 +16,7 @@ __all__ = ["FAMILIES"]
 _DRAW_NAME = re.compile(r"^(?:draw|tie|the draw)\b")
 _DRAW_IS_NO = re.compile(r"(?:draw|tie)[^.]{0,80}resolves? to \"?no\b")
 _SERIES = re.compile(r"\bseries\b(?! [abc]\b)|\bbest[- ]of[- ](?:five|seven|\d)")
+_SCHEDULED_FOR = re.compile(r"\bscheduled (?:for|on|to (?:take place|be played) on)\s*$")
 _MAP = re.compile(r"\bmap \d\b|\bgame \d winner\b|\bset \d winner\b")
 _REGULAR = re.compile(r"\b90 minutes\b|\bregulation time\b|\bregular time\b")
 _WINS_BY = re.compile(r"(?:Will )?(?:the )?([A-Z][\w.'\u2019&-]*(?: [A-Z][\w.'\u2019&-]*)*) wins? [^?]{0,40}\bby\b")
@@ -51,6 +54,18 @@ _OF_THE_EDITION = ("deadline", "observation", "on", "start", "window_start")
 """What the year of a yearly contest settles."""
 
 
+def _day(reading: Reading) -> Fact[date] | None:
+    """The day that the rules schedule a game for, where no start is known: sides meet more than once."""
+    if reading.slots.start is not None or reading.slots.on is not None:
+        return reading.slots.on
+    rules = reading.market.rules
+    for mention in date_mentions(rules):
+        before = reading.rules[max(0, mention.start - 40) : mention.start]
+        if mention.year and mention.month and mention.day and _SCHEDULED_FOR.search(before):
+            return Fact(date(mention.year, mention.month, mention.day), "rules", rules[mention.start : mention.end])
+    return None
+
+
 def _ways(reading: Reading) -> Fact[str] | None:
     """Two results or three. A draw among the answers, or a rule that makes it a plain No, makes three."""
     for other in reading.event.markets:
@@ -74,7 +89,11 @@ def _game_winner(reading: Reading) -> Slots | None:
     if slots.action is not None and slots.action.value in _LOWER_STAGE and slots.market_type.source == "title":
         return None
     ways = _ways(reading)
-    return replace(slots, ways=ways, period=_counted_time(reading, ways) or slots.period)
+    period = _counted_time(reading, ways) or slots.period
+    if ways is not None and ways.value == "three-way" and period is not None and period.value == "game":
+        # A draw that is a plain No is one of regular time, unless a text says otherwise.
+        period = None
+    return replace(slots, ways=ways, period=period, on=_day(reading))
 
 
 def _counted_time(reading: Reading, ways: Fact[str] | None) -> Fact[str] | None:
@@ -92,7 +111,8 @@ def _spread_total(reading: Reading) -> Slots | None:
         return None
     if slots.game is None and slots.interval is None:
         return None
-    if slots.market_type.value == "total" or slots.subject is not None:
+    slots = replace(slots, on=_day(reading))
+    if slots.market_type is None or slots.market_type.value == "total" or slots.subject is not None:
         return slots
     return replace(slots, subject=_winning_side(reading))
 

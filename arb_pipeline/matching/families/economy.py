@@ -22,7 +22,10 @@ _INDICES = {"s&p 500", "nasdaq 100", "nasdaq composite", "dow", "russell 2000", 
 _GOODS = {"gold", "silver", "wti", "brent", "natural gas", "copper", "eurusd", "usdjpy"}
 _BASIS = (
     ("annualized", re.compile(r"\b(?:annuali[sz]ed|adjusted annual rate|saar)\b")),
-    ("year over year", re.compile(r"\b(?:year[- ]over[- ]year|yoy|y/y|annual(?:ly)?|12[- ]month|yearly)\b")),
+    (
+        "year over year",
+        re.compile(r"\b(?:year[- ]over[- ]year|yoy|y/y|annual(?:ly)?|(?:12|twelve)[- ]months?|yearly|year ending)\b"),
+    ),
     ("month over month", re.compile(r"\b(?:month[- ]over[- ]month|mom|m/m|monthly|one[- ]month)\b")),
     ("quarter over quarter", re.compile(r"\b(?:quarter[- ]over[- ]quarter|qoq|q/q|quarterly)\b")),
 )
@@ -47,7 +50,11 @@ def _macro_print(reading: Reading) -> Slots | None:
     slots = reading.slots
     if slots.metric is None or slots.metric.value not in _PRINTS or slots.interval is None:
         return None
-    return replace(slots, period=slots.period or _basis(reading))
+    observation = slots.observation
+    if observation is not None and observation.value is Observation.WINDOW:
+        # "In December" names the month that one figure is of.
+        observation = Fact(Observation.POINT, "family", observation.text)
+    return replace(slots, period=slots.period or _basis(reading), observation=observation)
 
 
 def _basis(reading: Reading) -> Fact[str] | None:

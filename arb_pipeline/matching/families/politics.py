@@ -19,6 +19,14 @@ _STAGES = (
     ("first round", re.compile(r"\b(?:first|1st) round\b")),
     ("second round", re.compile(r"\b(?:second|2nd) round\b|\brun-?off\b")),
 )
+_DISTRICT = re.compile(
+    rf"\b(?P<code>{'|'.join(vocabulary.STATE_CODES)})-?(?P<number>\d{{1,2}})\b"
+    rf"|\b(?P<state>{'|'.join(sorted(vocabulary.STATE_CODES.values(), reverse=True))})(?:'s)? "
+    r"(?P<ordinal>\d{1,2})(?:st|nd|rd|th)? (?:congressional )?district\b"
+)
+_MAJORITY = re.compile(
+    r"\bcontrols?\b|\bmidterms?\b|\bwins? the (?:us |u\.s\. )?(?:house|senate)\b(?! (?:race|seat|election))"
+)
 _DEATH = re.compile(r"\b(?:death|dies|die|dead|deceased|passes away)\b")
 _EXCLUDED = re.compile(r"\b(?:not|no|except|exclud\w+|other than|void|fair)\b")
 _TEMPORARY = re.compile(r"\btemporar(?:y|ily)\b")
@@ -78,10 +86,19 @@ def _contest_years(reading: Reading) -> Fact[frozenset[int]] | None:
 
 
 def _place(reading: Reading) -> Fact[frozenset[str]] | None:
+    """The district where one is named, else the states; the whole country where a chamber's majority is asked for."""
+    for source, text in (("title", reading.titles), ("event_title", reading.around), ("rules", reading.deciding)):
+        if match := _DISTRICT.search(text):
+            state = vocabulary.STATE_CODES.get(match["code"] or "", match["state"])
+            return Fact(frozenset({f"{state} {int(match['number'] or match['ordinal'])}"}), source, match.group())
     for source, text in (("title", reading.titles), ("event_title", reading.around), ("rules", reading.deciding)):
         if found := frozenset(vocabulary.STATES.findall(text)):
             return Fact(found, source, " ".join(sorted(found)))
-    return None
+    office, party = reading.slots.office, reading.slots.party
+    if office is None or office.value not in {"senate", "house"} or party is None:
+        return None
+    match = _MAJORITY.search(reading.around) or _MAJORITY.search(reading.deciding)
+    return Fact(frozenset({"the whole country"}), "title", match.group()) if match else None
 
 
 def _nominee(reading: Reading) -> Slots | None:

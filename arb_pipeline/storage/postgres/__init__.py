@@ -4,8 +4,9 @@ from arb_pipeline.storage.postgres.connection import Postgres
 from arb_pipeline.storage.postgres.copying import copy_rows
 from arb_pipeline.storage.postgres.embedded import EmbeddedPostgres, embedded_environment
 from arb_pipeline.storage.postgres.errors import PostgresError, PostgresUnavailableError
+from arb_pipeline.storage.postgres.indexing import index_days
 from arb_pipeline.storage.postgres.loading import TickLoader, replace_run
-from arb_pipeline.storage.postgres.publishing import mirror, publish, sync
+from arb_pipeline.storage.postgres.publishing import mirror, sync
 
 __all__ = [
     "EmbeddedPostgres",
@@ -15,8 +16,8 @@ __all__ = [
     "TickLoader",
     "copy_rows",
     "embedded_environment",
+    "index_days",
     "mirror",
-    "publish",
     "replace_run",
     "sync",
 ]

@@ -7,7 +7,8 @@ column's numbers have one width.
 """
 
 from collections.abc import Iterator
-from typing import Final, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,16 +16,19 @@ import psycopg
 import pyarrow as pa
 from psycopg import sql
 
-from arb_pipeline.storage.arrow import Ints, Mask
+from arb_pipeline.storage.arrow import Ints
 
 __all__ = ["binary_copy", "copy_rows"]
 
-Bytes: TypeAlias = npt.NDArray[np.uint8]
+Values: TypeAlias = npt.NDArray[Any]
 
 _HEADER: Final = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _TRAILER: Final = b"\xff\xff"
-_ROWS_AT_A_TIME: Final = 16_384
-"""Keeps the buffers that are filled column by column within the processor's cache."""
+_ROWS_AT_A_TIME: Final = 2_048
+"""Keeps the buffers that are filled column by column within the processor's cache; and what was sent last is about what
+a socket holds, so that the server works on it while the next rows are encoded."""
+_LENGTH: Final = ">i4"
+_NULL: Final = -1
 
 _EPOCH_US: Final = 946_684_800_000_000
 _EPOCH_DAYS: Final = 10_957
@@ -35,37 +39,20 @@ _NEGATIVE: Final = 0x4000
 _LOW_WORD: Final = 2**64 - 1
 
 
-class _Field:
-    """One column's values as bytes: ``fixed`` (rows x width), or ``data`` cut at ``starts`` and ``starts + sizes``."""
+@dataclass(slots=True)
+class _Block:
+    """Bytes of one column, or of several side by side, lengths included.
 
-    def __init__(self, valid: Mask, fixed: Bytes | None, data: Bytes, starts: Ints, sizes: Ints) -> None:
-        self.valid = valid
-        self.fixed = fixed
-        self.data = data
-        self.starts = starts
-        self.sizes = sizes
+    Attributes:
+        widths: how many bytes a row has, of all rows or of each.
+        parts: records of equal size, the rows that have them, and where in the row's bytes of this block they begin.
+    """
 
-    def write(self, buffer: Bytes, at: Ints) -> None:
-        """Put length and bytes of every row's value at its place."""
-        lengths = np.where(self.valid, self.sizes, -1).astype(">i4")
-        buffer[at[:, None] + np.arange(4)] = lengths.view(np.uint8).reshape(-1, 4)
-        if self.fixed is not None:
-            width = self.fixed.shape[1]
-            if self.valid.all():
-                buffer[(at + 4)[:, None] + np.arange(width)] = self.fixed
-            else:
-                buffer[(at + 4)[self.valid][:, None] + np.arange(width)] = self.fixed[self.valid]
-            return
-        ends = np.cumsum(self.sizes)
-        steps = np.arange(int(ends[-1]) if len(ends) else 0)
-        before = ends - self.sizes
-        buffer[steps + np.repeat(at + 4 - before, self.sizes)] = self.data[
-            steps + np.repeat(self.starts - before, self.sizes)
-        ]
+    widths: Ints | int
+    parts: list[tuple[Ints | slice, int, Values]]
 
 
-_NO_BYTES: Final = np.empty(0, dtype=np.uint8)
-_NO_STARTS: Final = np.empty(0, dtype=np.int64)
+_ALL: Final = slice(None)
 
 
 def copy_rows(cursor: psycopg.Cursor[object], table: str, rows: pa.Table) -> int:
@@ -95,71 +82,131 @@ def binary_copy(rows: pa.Table) -> Iterator[bytes]:
 
 
 def _encode(rows: pa.Table) -> bytes:
-    fields = [_field(name, column) for name, column in zip(rows.column_names, rows.columns, strict=True)]
-    lengths = np.full(rows.num_rows, 2 + 4 * len(fields), dtype=np.int64)
-    for field in fields:
-        lengths += field.sizes
+    blocks = list(_blocks(rows))
+    lengths = np.full(rows.num_rows, 2, dtype=np.int64)
+    for block in blocks:
+        lengths += block.widths
     ends = np.cumsum(lengths)
     at = ends - lengths
     buffer = np.empty(int(ends[-1]), dtype=np.uint8)
-    buffer[at[:, None] + np.arange(2)] = np.frombuffer(len(fields).to_bytes(2, "big"), dtype=np.uint8)
-    at = at + 2
-    for field in fields:
-        field.write(buffer, at)
-        at = at + 4 + field.sizes
+    _put(buffer, at, np.full(rows.num_rows, rows.num_columns, dtype=">i2"))
+    at += 2
+    for block in blocks:
+        for places, offset, records in block.parts:
+            _put(buffer, at[places] + offset, records)
+        at += block.widths
     return buffer.tobytes()
 
 
-def _field(name: str, column: pa.ChunkedArray) -> _Field:
-    array = column.combine_chunks()
-    valid: Mask = array.is_valid().to_numpy(zero_copy_only=False)
-    type_ = array.type
-    if pa.types.is_string(type_):
-        return _text(array, valid)
-    if pa.types.is_decimal128(type_):
-        fixed = _numeric(array, valid)
-    elif pa.types.is_int64(type_):
-        fixed = _bytes(array.fill_null(0).to_numpy(), ">i8")
-    elif pa.types.is_boolean(type_):
-        fixed = _bytes(array.fill_null(False).to_numpy(zero_copy_only=False), "u1")
-    elif pa.types.is_float64(type_):
-        fixed = _bytes(array.fill_null(0.0).to_numpy(), ">f8")
-    elif type_ == pa.timestamp("us", tz="UTC"):
-        fixed = _bytes(array.cast(pa.int64()).fill_null(_EPOCH_US).to_numpy() - _EPOCH_US, ">i8")
-    elif pa.types.is_date32(type_):
-        fixed = _bytes(array.cast(pa.int32()).fill_null(_EPOCH_DAYS).to_numpy() - _EPOCH_DAYS, ">i4")
-    else:
-        raise TypeError(f"column {name!r} is {type_}, which no table of ours has")
-    return _Field(valid, fixed, _NO_BYTES, _NO_STARTS, np.where(valid, fixed.shape[1], 0))
+def _put(buffer: Values, at: Ints, records: Values) -> None:
+    """Copy records to where they belong, each in one piece."""
+    _windows(buffer, records.dtype.itemsize)[at] = records.view(f"V{records.dtype.itemsize}")
 
 
-def _bytes(values: npt.NDArray[np.generic], type_: str) -> Bytes:
-    fixed: Bytes = np.ascontiguousarray(values.astype(type_)).view(np.uint8).reshape(len(values), -1)
-    return fixed
+def _windows(data: Values, width: int) -> Values:
+    """The ``width`` bytes from each byte on."""
+    return np.ndarray(len(data) - width + 1, dtype=f"V{width}", buffer=data, strides=(1,))
 
 
-def _text(array: pa.StringArray, valid: Mask) -> _Field:
+def _blocks(rows: pa.Table) -> Iterator[_Block]:
+    """The columns in order; neighbours that have neither nulls nor text are one block, whose records are all alike."""
+    alike: list[Values] = []
+    for name, column in zip(rows.column_names, rows.columns, strict=True):
+        array = column.combine_chunks()
+        is_text = pa.types.is_string(array.type)
+        if not is_text and not array.null_count:
+            alike.append(_values(name, array))
+            continue
+        if alike:
+            yield _side_by_side(alike)
+            alike = []
+        yield _text(array) if is_text else _nullable(name, array)
+    if alike:
+        yield _side_by_side(alike)
+
+
+def _side_by_side(columns: list[Values]) -> _Block:
+    records = _records(columns)
+    return _Block(records.dtype.itemsize, [(_ALL, 0, records)])
+
+
+def _records(columns: list[Values]) -> Values:
+    """Each row's values, with the length before each."""
+    fields: list[Any] = []
+    for number, values in enumerate(columns):
+        fields += [(f"length{number}", _LENGTH), (f"value{number}", values.dtype, values.shape[1:])]
+    records = np.empty(len(columns[0]), dtype=fields)
+    for number, values in enumerate(columns):
+        records[f"length{number}"] = records.dtype[f"value{number}"].itemsize
+        records[f"value{number}"] = values
+    return records
+
+
+def _nullable(name: str, array: pa.Array) -> _Block:
+    valid = array.is_valid().to_numpy(zero_copy_only=False)
+    records = _records([_values(name, array.drop_null())])
+    missing = np.flatnonzero(~valid)
+    return _Block(
+        np.where(valid, records.dtype.itemsize, np.dtype(_LENGTH).itemsize),
+        [(np.flatnonzero(valid), 0, records), (missing, 0, np.full(len(missing), _NULL, dtype=_LENGTH))],
+    )
+
+
+def _text(array: pa.StringArray) -> _Block:
+    """Lengths, and then the words, those of one length at a time."""
     _, offsets, data = array.buffers()
     bounds = np.frombuffer(offsets, dtype=np.int32)[array.offset : array.offset + len(array) + 1].astype(np.int64)
-    sizes = np.where(valid, bounds[1:] - bounds[:-1], 0)
-    text = _NO_BYTES if data is None else np.frombuffer(data, dtype=np.uint8)
-    return _Field(valid, None, text, bounds[:-1], sizes)
+    sizes, starts = np.diff(bounds), bounds[:-1]
+    lengths = sizes
+    if array.null_count:
+        valid = array.is_valid().to_numpy(zero_copy_only=False)
+        sizes, lengths = np.where(valid, sizes, 0), np.where(valid, sizes, _NULL)
+    header = np.dtype(_LENGTH).itemsize
+    text = np.frombuffer(b"" if data is None else data, dtype=np.uint8)
+    order = np.argsort(sizes, kind="stable")
+    alike = np.split(order, np.flatnonzero(np.diff(sizes[order])) + 1)
+    words = [
+        (places, header, _windows(text, size)[starts[places]]) for places in alike if (size := int(sizes[places[0]]))
+    ]
+    return _Block(header + sizes, [(_ALL, 0, lengths.astype(_LENGTH)), *words])
 
 
-def _numeric(array: pa.Decimal128Array, valid: Mask) -> Bytes:
+def _values(name: str, array: pa.Array) -> Values:
+    """A column without nulls, as PostgreSQL has it: one row's value in each place, or its words of 16 bits."""
+    type_ = array.type
+    if pa.types.is_decimal128(type_):
+        return _numeric(array)
+    if pa.types.is_int64(type_):
+        return _plain(array, ">i8")
+    if pa.types.is_boolean(type_):
+        return _plain(array, "u1")
+    if pa.types.is_float64(type_):
+        return _plain(array, ">f8")
+    if type_ == pa.timestamp("us", tz="UTC"):
+        return (_plain(array.cast(pa.int64()), "i8") - _EPOCH_US).astype(">i8")
+    if pa.types.is_date32(type_):
+        return (_plain(array.cast(pa.int32()), "i4") - _EPOCH_DAYS).astype(">i4")
+    raise TypeError(f"column {name!r} is {type_}, which no table of ours has")
+
+
+def _plain(array: pa.Array, type_: str) -> Values:
+    values: Values = array.to_numpy(zero_copy_only=False).astype(type_)
+    return values
+
+
+def _numeric(array: pa.Decimal128Array) -> Values:
     """The numbers of a decimal column, all of one width."""
     scale = array.type.scale
     whole, fraction = -(-(array.type.precision - scale) // 4), -(-scale // 4)
     words = np.frombuffer(array.buffers()[1], dtype="<i8").reshape(-1, 2)[array.offset : array.offset + len(array)]
-    low, high = np.where(valid, words[:, 0], 0), np.where(valid, words[:, 1], 0)
-    magnitude = np.abs(low)
+    low, high = words[:, 0], words[:, 1]
     fixed = np.empty((len(array), 4 + whole + fraction), dtype=">i2")
     fixed[:, 0] = whole + fraction
     fixed[:, 1] = whole - 1
     fixed[:, 2] = np.where(high < 0, _NEGATIVE, 0)
     fixed[:, 3] = scale
-    units, parts = np.divmod(magnitude, 10**scale)
-    parts = parts * 10 ** (4 * fraction - scale)
+    units, parts = np.divmod(np.abs(low), 10**scale)
+    parts *= 10 ** (4 * fraction - scale)
     for place in range(3 + whole + fraction, 3 + whole, -1):
         parts, fixed[:, place] = np.divmod(parts, _BASE)
     for place in range(3 + whole, 3, -1):
@@ -167,7 +214,7 @@ def _numeric(array: pa.Decimal128Array, valid: Mask) -> Bytes:
     # More than 64 bits is sums beyond 900 million dollars: rare, and exact by Python's integers.
     for row in np.flatnonzero((high != low >> 63) | (low == -(2**63))):
         fixed[row, 4:] = _digits((int(high[row]) << 64) + (int(low[row]) & _LOW_WORD), scale, whole, fraction)
-    return fixed.view(np.uint8).reshape(len(array), -1)
+    return fixed
 
 
 def _digits(value: int, scale: int, whole: int, fraction: int) -> list[int]:

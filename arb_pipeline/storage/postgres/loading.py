@@ -20,7 +20,7 @@ from arb_pipeline.storage.postgres.schema import FACTS, LAKE_DATE, LATEST, TICK_
 from arb_pipeline.storage.postgres.staging import insert_rows
 from arb_pipeline.tables import table as declared
 
-__all__ = ["TickLoader", "ensure_days", "replace_run", "update_latest"]
+__all__ = ["TickLoader", "ensure_day", "ensure_days", "replace_run", "update_latest"]
 
 _DAY_NS: Final = 86_400_000_000_000
 _DATED_BY: Final = {"book_gaps": "from_ns", "account_events": "recv_ns", "capture_sessions": "started_at"}
@@ -166,7 +166,16 @@ def ensure_days(postgres: Postgres, tables: Collection[tuple[str, pa.Table]]) ->
         return
     with postgres.connected() as connection:
         for name, day in wanted:
-            connection.execute("SELECT ensure_day(%s, %s)", (name, day))
+            connection.execute(_ENSURE_DAY, (name, day))
+
+
+def ensure_day(postgres: Postgres, table: str, day: date) -> None:
+    """Make one partition, in a transaction of its own."""
+    with postgres.connected() as connection:
+        connection.execute(_ENSURE_DAY, (table, day))
+
+
+_ENSURE_DAY: Final = "SELECT ensure_day(%s, %s)"
 
 
 def _days(column: pa.ChunkedArray) -> list[date]:

@@ -5,7 +5,7 @@ up to date costs the listing of manifests, and whatever was missed while it was 
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Final
@@ -17,12 +17,19 @@ from psycopg import sql
 from arb_pipeline.storage.lake import HOUR_NS, Lake, LakeFile, Partition
 from arb_pipeline.storage.postgres.connection import Connection, Postgres, hold_exchange
 from arb_pipeline.storage.postgres.errors import PostgresError
-from arb_pipeline.storage.postgres.loading import ensure_days, update_latest
-from arb_pipeline.storage.postgres.schema import LAKE_DATE, LAKE_HOUR, TICK_TABLES, added_columns, is_mirrored
+from arb_pipeline.storage.postgres.loading import ensure_day, update_latest
+from arb_pipeline.storage.postgres.schema import (
+    LAKE_DATE,
+    LAKE_HOUR,
+    TICK_TABLES,
+    added_columns,
+    day_column,
+    is_mirrored,
+)
 from arb_pipeline.storage.postgres.staging import insert_rows
 from arb_pipeline.tables import TABLES, Partitioning, Table
 
-__all__ = ["MIRRORED", "Synced", "mirror", "publish", "sync"]
+__all__ = ["MIRRORED", "Synced", "mirror", "sync"]
 
 MIRRORED: Final = tuple(name for name, table in TABLES.items() if is_mirrored(table) and name not in TICK_TABLES)
 """Tables that reach Postgres by way of the lake alone."""
@@ -45,33 +52,19 @@ class Synced:
     skipped: str = ""
 
 
-def publish(
-    postgres: Postgres, table: str, partition: Partition, rows: pa.Table, *, exchange: str | None = None
-) -> int:
-    """Make these rows the whole content of a partition of the lake's, in one transaction; returns how many are in.
-
-    Args:
-        exchange: name of the local exchange that they come from, empty for the real venues; None: not checked.
-
-    Raises:
-        PostgresUnavailableError: if the server is not there, or in the way; nothing is changed then.
-        PostgresError: if Postgres has no such table, or holds rows of another origin.
-    """
-    done = _publish(postgres, _mirrored(table), partition, rows, exchange=exchange, digest=None)
-    assert done is not None  # it did not ask whether a run is loaded
-    return done
-
-
 def mirror(
     postgres: Postgres, lake: Lake, table: str, partition: Partition, *, unless_loading: bool = False
 ) -> int | None:
-    """Publish a partition as the lake holds it now; returns how many rows are in.
+    """Make a partition's rows here those that the lake holds now, in one transaction; returns how many are in.
+
+    The lake's files are read by row groups, so that memory does not grow with the partition.
 
     Args:
         unless_loading: change nothing, and return None, if a capture run is still being loaded into the partition.
 
     Raises:
-        PostgresUnavailableError, PostgresError: as :func:`publish`.
+        PostgresUnavailableError: if the server is not there, or in the way; nothing is changed then.
+        PostgresError: if Postgres has no such table, or holds rows of another origin.
     """
     declared_table = _mirrored(table)
     for attempt in range(_READ_TRIES):
@@ -79,22 +72,11 @@ def mirror(
             file for file in lake.files(table, *_bounds(partition), partition.venue) if file.partition == partition
         ]
         try:
-            rows = _read(lake, declared_table, files)
+            return _publish(postgres, lake, declared_table, partition, files, unless_loading=unless_loading)
         except FileNotFoundError:
             # A compaction replaced the files between the listing and the read: the next manifest knows.
             if attempt == _READ_TRIES - 1:
                 raise
-            continue
-        exchange = files[0].entry.exchange if files else None
-        return _publish(
-            postgres,
-            declared_table,
-            partition,
-            rows,
-            exchange=exchange,
-            digest=_digest(files),
-            unless_loading=unless_loading,
-        )
     raise AssertionError("unreachable: the last try returns or raises")
 
 
@@ -118,7 +100,7 @@ def sync(
         force: publish unchanged partitions too, and those that a run is still being loaded into: stop captures first.
 
     Raises:
-        PostgresUnavailableError, PostgresError: as :func:`publish`; what was published so far stays.
+        PostgresUnavailableError, PostgresError: as :func:`mirror`; what was published so far stays.
     """
     names = tuple(name for name, table in TABLES.items() if is_mirrored(table)) if tables is None else tuple(tables)
     done: list[Synced] = []
@@ -146,42 +128,40 @@ def _mirrored(name: str) -> Table:
 
 def _publish(
     postgres: Postgres,
+    lake: Lake,
     table: Table,
     partition: Partition,
-    rows: pa.Table,
+    files: Sequence[LakeFile],
     *,
-    exchange: str | None,
-    digest: str | None,
-    unless_loading: bool = False,
+    unless_loading: bool,
 ) -> int | None:
-    rows = _placed(table, partition, rows)
-    ensure_days(postgres, [(table.name, rows)])
+    if day_column(table) is not None and partition.date is not None:
+        ensure_day(postgres, table.name, partition.date)
     with postgres.connected() as connection:
         if unless_loading:
             # Loaders wait until this is over, so that none commits rows between the look and the deletion.
             connection.execute("LOCK TABLE load_positions IN SHARE MODE")
             if any(_overlaps(partition, first, last) for first, last in _loading(connection)):
                 return None
-        if exchange is not None:
-            hold_exchange(connection, exchange)
+        if files:
+            hold_exchange(connection, files[0].entry.exchange)
         # Two publishers of one partition take turns.
         connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"{table.name}/{partition.path}",))
         _clear(connection, table, partition)
-        found = insert_rows(connection, table.name, rows, _PUBLISHER)
-        if table.name == "quotes":
-            update_latest(connection, found.kept(rows))
-        if digest is None:
-            connection.execute(
-                "DELETE FROM mirrored_partitions WHERE table_name = %s AND partition = %s", (table.name, partition.path)
-            )
-        else:
-            connection.execute(
-                "INSERT INTO mirrored_partitions (table_name, partition, digest, rows) VALUES (%s, %s, %s, %s) "
-                "ON CONFLICT (table_name, partition) DO UPDATE "
-                "SET digest = excluded.digest, rows = excluded.rows, mirrored_at = now()",
-                (table.name, partition.path, digest, found.rows),
-            )
-    return found.rows
+        count = 0
+        for rows in _read(lake, table, files):
+            placed = _placed(table, partition, rows)
+            found = insert_rows(connection, table.name, placed, _PUBLISHER)
+            count += found.rows
+            if table.name == "quotes":
+                update_latest(connection, found.kept(placed))
+        connection.execute(
+            "INSERT INTO mirrored_partitions (table_name, partition, digest, rows) VALUES (%s, %s, %s, %s) "
+            "ON CONFLICT (table_name, partition) DO UPDATE "
+            "SET digest = excluded.digest, rows = excluded.rows, mirrored_at = now()",
+            (table.name, partition.path, _digest(files), count),
+        )
+    return count
 
 
 def _placed(table: Table, partition: Partition, rows: pa.Table) -> pa.Table:
@@ -237,11 +217,15 @@ def _partitions(lake: Lake, table: Table, day: date | None) -> list[tuple[Partit
     return sorted(found.items(), key=lambda item: item[0].order)
 
 
-def _read(lake: Lake, table: Table, files: Sequence[LakeFile]) -> pa.Table:
+def _read(lake: Lake, table: Table, files: Sequence[LakeFile]) -> Iterator[pa.Table]:
+    """The files' rows in order. A scan of the data set would read ahead, by the whole file."""
     if not files:
-        return table.schema.empty_table()
+        return
     paths = [file.path if lake.is_local else file.path.partition("://")[2] for file in files]
-    return ds.dataset(paths, schema=table.schema, format="parquet", filesystem=lake.filesystem).to_table()
+    found = ds.dataset(paths, schema=table.schema, format="parquet", filesystem=lake.filesystem)
+    for file in found.get_fragments():
+        for group in file.split_by_row_group():
+            yield group.to_table(schema=table.schema)
 
 
 def _digest(files: Collection[LakeFile]) -> str:

@@ -16,28 +16,38 @@ _CHILD: Final = re.compile(r"(.+)_(\d{8})\Z")
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """One day of a partitioned table: name of the partition, what it belongs to, and its size on disk in bytes."""
+    """One day of a partitioned table.
+
+    Attributes:
+        name: of the partition.
+        table: what it belongs to.
+        bytes: its size on disk, indexes included.
+        is_indexed: whether it has the index by market that only days have which are over.
+    """
 
     name: str
     table: str
     date: date
     bytes: int
+    is_indexed: bool
 
 
 def days(postgres: Postgres) -> list[Day]:
     """Every day that there is, by table and date."""
     with postgres.connected() as connection:
         rows = connection.execute(
-            "SELECT child.relname, parent.relname, pg_total_relation_size(child.oid) FROM pg_inherits "
+            "SELECT child.relname, parent.relname, pg_total_relation_size(child.oid), EXISTS (SELECT FROM pg_index "
+            "JOIN pg_class AS own ON own.oid = indexrelid "
+            "WHERE indrelid = child.oid AND own.relname = child.relname || '_by_market') FROM pg_inherits "
             "JOIN pg_class AS child ON child.oid = inhrelid JOIN pg_class AS parent ON parent.oid = inhparent "
             "WHERE child.relkind = 'r' AND parent.relkind = 'p' "
             "AND parent.relnamespace = current_schema()::regnamespace ORDER BY parent.relname, child.relname"
         ).fetchall()
     found = []
-    for name, table, size in rows:
+    for name, table, size, is_indexed in rows:
         if match := _CHILD.match(str(name)):
             day = datetime.strptime(match[2], "%Y%m%d").replace(tzinfo=UTC).date()
-            found.append(Day(str(name), str(table), day, int(str(size))))
+            found.append(Day(str(name), str(table), day, int(str(size)), bool(is_indexed)))
     return found
 
 

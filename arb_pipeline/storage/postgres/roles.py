@@ -16,6 +16,7 @@ __all__ = ["READER", "WRITER", "apply_roles", "statements"]
 WRITER: Final = "arb_writer"
 READER: Final = "arb_reader"
 _VIEWS: Final = ("events_current", "markets_current", "market_matches_current")
+_FUNCTIONS: Final = ("ensure_day", "index_day")
 
 
 def statements(schema: str = "public", database: str | None = None) -> list[str]:
@@ -30,13 +31,15 @@ def statements(schema: str = "public", database: str | None = None) -> list[str]
     everything = ", ".join(f"{where}.{_quoted(name)}" for name in (*tables, *_VIEWS))
     written = ", ".join(f"{where}.{_quoted(name)}" for name in tables if name != "alembic_version")
     made = [
-        f"DO $$ BEGIN CREATE ROLE {role} NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+        # Whoever may not make roles can still grant to those that are there.
+        f"DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN CREATE ROLE {role} NOLOGIN; "
+        "END IF; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
         for role in (READER, WRITER)
     ]
     made += [f"GRANT USAGE ON SCHEMA {where} TO {READER}, {WRITER}"]
     made += [f"GRANT SELECT ON {everything} TO {READER}, {WRITER}"]
     made += [f"GRANT INSERT, UPDATE, DELETE ON {written} TO {WRITER}"]
-    made += [f"GRANT EXECUTE ON FUNCTION {where}.ensure_day(text, date) TO {WRITER}"]
+    made += [f"GRANT EXECUTE ON FUNCTION {where}.{name}(text, date) TO {WRITER}" for name in _FUNCTIONS]
     if database is not None:
         made += [f"GRANT TEMPORARY ON DATABASE {_quoted(database)} TO {WRITER}"]
     return made

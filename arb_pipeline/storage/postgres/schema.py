@@ -19,6 +19,7 @@ from arb_pipeline.tables import TABLES, Column, Partitioning, Table
 from arb_pipeline.tables import table as declared
 
 __all__ = [
+    "BY_MARKET_ONCE_OVER",
     "FACTS",
     "LAKE_DATE",
     "LAKE_HOUR",
@@ -49,8 +50,10 @@ FACTS: Final = ("trades", "book_gaps", "account_events")
 """Where the same fact may be received twice and is kept once."""
 _ONLY_IN_LAKE: Final = frozenset({"raw_frames"})
 _RECEPTION: Final = frozenset({"recv_ns", "ordinal", "venue_ns", "seq", "connection_id", "source", "raw"})
-_BY_MARKET: Final = ("quotes", "trades")
-"""Not ``book_events``: an index that grows everywhere at once would halve what can be loaded."""
+_BY_MARKET: Final = ("trades",)
+BY_MARKET_ONCE_OVER: Final = ("quotes",)
+"""Whose days get their index by market when they are over (``indexing``): one that grows everywhere at once would halve
+what can be loaded. ``book_events``, which are the most, have none."""
 
 _TYPES: Final[dict[pa.DataType, type[sa.types.TypeEngine[Any]]]] = {
     pa.string(): sa.Text,

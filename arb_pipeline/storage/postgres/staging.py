@@ -33,7 +33,7 @@ _NUMBER: Final = "stage_row"
 
 @dataclass(slots=True)
 class Inserted:
-    """What came of a batch: rows inserted, and the refused ones by index with the reason."""
+    """What came of a batch: rows inserted (in place of none), and the refused ones by index with the reason."""
 
     rows: int = 0
     refused: dict[int, str] = field(default_factory=dict)
@@ -78,8 +78,9 @@ def _insert(connection: Connection, statements: "_Statements", rows: pa.Table, p
         with connection.transaction(), connection.cursor() as cursor:
             cursor.execute(statements.create)
             copy_rows(cursor, statements.stage, numbered)
+            displaced = 0
             if statements.make_way is not None:
-                cursor.execute(statements.make_way)
+                displaced = cursor.execute(statements.make_way).rowcount
             cursor.execute(statements.insert)
             inserted = cursor.rowcount
             if inserted < len(places) and statements.refused is not None:
@@ -87,7 +88,7 @@ def _insert(connection: Connection, statements: "_Statements", rows: pa.Table, p
                 for (place,) in cursor.fetchall():
                     found.refused[int(str(place))] = statements.reason
             cursor.execute(statements.clear)
-        found.rows += inserted
+        found.rows += inserted - displaced
     except (psycopg.IntegrityError, psycopg.DataError) as error:
         if len(places) == 1:
             found.refused[int(places[0])] = error.diag.message_primary or str(error)

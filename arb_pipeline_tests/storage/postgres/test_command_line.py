@@ -29,6 +29,7 @@ def test_a_new_database_from_nothing_to_filled_and_trimmed(
     monkeypatch.setenv("ARB_POSTGRES_URL", empty_postgres_url)
     assert "schema none: arb postgres migrate" in arb("postgres", "status")
     assert f"schema {head()}" in arb("postgres", "migrate")
+    assert "indexed" not in arb("postgres", "migrate")
     Lake(str(tmp_path / "lake")).replace("quotes", TWENTY, quotes(("A", 1, 1)))
     assert "1 partitions published" in arb("postgres", "sync", "--date", "2026-05-13")
     assert "0 partitions published" in arb("postgres", "sync")
@@ -37,11 +38,14 @@ def test_a_new_database_from_nothing_to_filled_and_trimmed(
     TickLoader(postgres, "run7", "").load(3, {"quotes": quotes(("A", 1, 1), ("B", 2, 2))})
     told = json.loads(arb("postgres", "status", "--json"))
     assert told["runs"] == [{"run_id": "run7", "position": 3, "rows": 1, "complete": False}]
+    assert [day["is_indexed"] for day in told["days"] if day["table"] == "quotes"] == [True]
     assert "1 days would be dropped" in arb("postgres", "retention", "--days", "0", "--dry-run")
     monkeypatch.setenv("ARB_POSTGRES_RETENTION_DAYS", "3")
     assert "1 days dropped" in arb("postgres", "retention")
     assert rows_of(postgres, "quotes") == []
     assert "0 partitions published" in arb("postgres", "sync", "--force")
+    TickLoader(postgres, "run8", "").load(3, {"quotes": quotes(("A", 1, 1))})
+    assert "quotes_20260513: indexed by market" in arb("postgres", "migrate")
     postgres.close()
 
 

@@ -87,6 +87,6 @@ def test_a_start_that_fails_tells_why_and_leaves_nothing_running(folder: Path) -
 
 def test_the_server_does_not_run_as_root(folder: Path) -> None:
     if os.geteuid() != 0:
-        pytest.skip("we are not root")
+        pytest.skip("only root must become somebody else, and we are not root")
     with EmbeddedPostgres(folder) as server:
         assert Path(f"/proc/{server.pid}").stat().st_uid != 0

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 
-from arb_pipeline.storage.postgres import Postgres, PostgresError, TickLoader
+from arb_pipeline.storage.postgres import Postgres, PostgresError, TickLoader, index_days
 from arb_pipeline.storage.postgres.migrating import migrate
 from arb_pipeline.storage.postgres.retention import days, drop_days
 from arb_pipeline.storage.postgres.roles import READER, WRITER, apply_roles, statements
@@ -40,6 +40,7 @@ def test_a_writer_loads_and_has_days_made_but_drops_alters_and_migrates_nothing(
     assert TickLoader(writer, "run", "").load(1, batch) == 2
     assert len(rows_of(writer, "latest_prices")) == 1
     migrate(writer)  # nothing to do
+    assert index_days(writer, datetime(2026, 5, 14, 2, tzinfo=UTC)) == ["quotes_20260513"]
     for statement in (
         "DROP TABLE quotes_20260513",
         "DROP TABLE quotes",
@@ -47,6 +48,7 @@ def test_a_writer_loads_and_has_days_made_but_drops_alters_and_migrates_nothing(
         "ALTER TABLE quotes DROP COLUMN bid",
         "UPDATE alembic_version SET version_num = 'x'",
         "CREATE TABLE mine (a int)",
+        "CREATE INDEX ON quotes_20260513 (seq)",
     ):
         with pytest.raises(PostgresError, match=r"must be owner|permission denied"):
             select(writer, statement)
@@ -65,6 +67,7 @@ def test_a_reader_reads_and_writes_nothing(postgres: Postgres, member: Callable[
         "DELETE FROM quotes",
         "UPDATE load_positions SET position = 0",
         "SELECT ensure_day('quotes', '2026-05-14')",
+        "SELECT index_day('quotes', '2026-05-13')",
     ):
         with pytest.raises(PostgresError, match="permission denied"):
             select(reader, statement)

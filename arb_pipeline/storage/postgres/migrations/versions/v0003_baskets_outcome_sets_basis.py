@@ -46,10 +46,16 @@ def upgrade() -> None:
         ),
         sa.Column("gap_max", sa.Double(), nullable=True, comment="largest of it"),
         sa.Column(
+            "clipped_gap_mean",
+            sa.Double(),
+            nullable=True,
+            comment="executable gap over time, counted as zero while it was negative",
+        ),
+        sa.Column(
             "break_even_mean",
             sa.Double(),
             nullable=True,
-            comment="taker fees of both legs at the tops, unrounded, over time; null if unknown",
+            comment="taker fees of both legs at the mids, unrounded, over time; null if unknown",
         ),
         sa.Column(
             "crossed_share", sa.Double(), nullable=True, comment="share of the known time in which the gap was positive"
@@ -58,28 +64,43 @@ def upgrade() -> None:
             "paying_share",
             sa.Double(),
             nullable=True,
-            comment="share of the known time in which the gap exceeded the break-even",
+            comment="share of the time with known fees in which the gap exceeded the break-even",
         ),
-        sa.Column("kalshi_moves", sa.BigInteger(), nullable=False, comment="changes of Kalshi's mid"),
-        sa.Column("polymarket_moves", sa.BigInteger(), nullable=False, comment="changes of Polymarket's mid"),
+        sa.Column(
+            "kalshi_moves",
+            sa.BigInteger(),
+            nullable=False,
+            comment="changes of Kalshi's mid while both books were trusted",
+        ),
+        sa.Column(
+            "polymarket_moves",
+            sa.BigInteger(),
+            nullable=False,
+            comment="changes of Polymarket's mid while both books were trusted",
+        ),
         sa.Column(
             "lead_ms",
             sa.Double(),
             nullable=True,
-            comment="by which Kalshi's mid moves before Polymarket's (Hayashi-Yoshida), ms; null if unknown",
+            comment="by how much Kalshi's mid moves before Polymarket's (Hayashi-Yoshida), ms; negative where Polymarket's moves first; null where too few moves go together",
         ),
-        sa.Column("lead_correlation", sa.Double(), nullable=True, comment="correlation at that lead"),
+        sa.Column(
+            "lead_correlation",
+            sa.Double(),
+            nullable=True,
+            comment="correlation at that lead; negative where they move against one another",
+        ),
         sa.Column(
             "lead_asymmetry",
             sa.Double(),
             nullable=True,
-            comment="above 1: Kalshi leads; the ratio of squared correlations to either side",
+            comment="above 1: Kalshi leads; squared correlations ahead by those behind",
         ),
         sa.Column(
             "grid_lead_ms",
             sa.Double(),
             nullable=True,
-            comment="the same by cross-correlation of log-odds changes on a 1 s grid, ms",
+            comment="the same lead by cross-correlation of log-odds changes on a 1 s grid, ms",
         ),
         sa.Column("grid_correlation", sa.Double(), nullable=True, comment="correlation at that lead"),
         sa.Column("lake_date", sa.Date(), nullable=False, comment="day of the lake's partition"),
@@ -92,16 +113,20 @@ def upgrade() -> None:
     )
     op.create_table(
         "basket_opportunities",
+        sa.Column("kind", sa.Text(), nullable=False, comment="yes_basket, no_basket, best_of_both or synthetic_no"),
+        sa.Column("event_id", sa.Text(), nullable=False, comment="the event of which the outcomes are bought"),
         sa.Column(
-            "kind",
+            "outcome",
             sa.Text(),
             nullable=False,
-            comment="yes_basket, no_basket, best_of_both, synthetic_no or single_venue",
+            comment="of synthetic_no the market of the event that is bought on the other venue, else empty",
         ),
-        sa.Column("event_id", sa.Text(), nullable=False, comment="the event; of a basket over both venues, Kalshi's"),
-        sa.Column("venue", sa.Text(), nullable=True, comment="the venue on which all legs are; null if on both"),
+        sa.Column("bought_on", sa.Text(), nullable=False, comment="kalshi, polymarket or both"),
         sa.Column(
-            "partner_event_id", sa.Text(), nullable=True, comment="the other venue's event, of a basket over both"
+            "partner_event_id",
+            sa.Text(),
+            nullable=True,
+            comment="the other venue's event, of a basket over both: the one with most of the partners",
         ),
         sa.Column(
             "legs",
@@ -178,22 +203,28 @@ def upgrade() -> None:
         sa.Column("accepted", sa.Boolean(), nullable=False, comment="every guard held"),
         sa.Column("reasons", sa.Text(), nullable=False, comment="JSON list of the guards that did not hold"),
         sa.Column("lake_date", sa.Date(), nullable=False, comment="day of the lake's partition"),
-        sa.PrimaryKeyConstraint("kind", "event_id", "opened_at", "lake_date", name="basket_opportunities_pkey"),
-        comment="Episodes in which several outcomes of one event, bought together, would have paid whatever happens, or why they would not.",
+        sa.PrimaryKeyConstraint(
+            "kind", "event_id", "outcome", "opened_at", "lake_date", name="basket_opportunities_pkey"
+        ),
+        comment="Episodes in which several outcomes of one event, bought together, would have paid whatever happened, or why they would not.",
     )
     op.create_index("basket_opportunities_by_day", "basket_opportunities", ["lake_date"], unique=False)
     op.create_table(
         "basket_pieces",
+        sa.Column("kind", sa.Text(), nullable=False, comment="yes_basket, no_basket, best_of_both or synthetic_no"),
+        sa.Column("event_id", sa.Text(), nullable=False, comment="the event of which the outcomes are bought"),
         sa.Column(
-            "kind",
+            "outcome",
             sa.Text(),
             nullable=False,
-            comment="yes_basket, no_basket, best_of_both, synthetic_no or single_venue",
+            comment="of synthetic_no the market of the event that is bought on the other venue, else empty",
         ),
-        sa.Column("event_id", sa.Text(), nullable=False, comment="the event; of a basket over both venues, Kalshi's"),
-        sa.Column("venue", sa.Text(), nullable=True, comment="the venue on which all legs are; null if on both"),
+        sa.Column("bought_on", sa.Text(), nullable=False, comment="kalshi, polymarket or both"),
         sa.Column(
-            "partner_event_id", sa.Text(), nullable=True, comment="the other venue's event, of a basket over both"
+            "partner_event_id",
+            sa.Text(),
+            nullable=True,
+            comment="the other venue's event, of a basket over both: the one with most of the partners",
         ),
         sa.Column(
             "legs",
@@ -261,7 +292,9 @@ def upgrade() -> None:
         sa.Column("reasons", sa.Text(), nullable=False, comment="JSON list of the guards that did not hold"),
         sa.Column("lake_date", sa.Date(), nullable=False, comment="day of the lake's partition"),
         sa.Column("lake_hour", sa.BigInteger(), nullable=False, comment="hour of the lake's partition"),
-        sa.PrimaryKeyConstraint("kind", "event_id", "opened_ns", "lake_date", "lake_hour", name="basket_pieces_pkey"),
+        sa.PrimaryKeyConstraint(
+            "kind", "event_id", "outcome", "opened_ns", "lake_date", "lake_hour", name="basket_pieces_pkey"
+        ),
         comment="What of each episode of a basket lies within one hour; `basket_opportunities` are these, joined.",
         postgresql_partition_by="RANGE (lake_date)",
     )
@@ -271,7 +304,7 @@ def upgrade() -> None:
         sa.Column("event_id", sa.Text(), nullable=False, comment="the venue's id of the event"),
         sa.Column("title", sa.Text(), nullable=False, comment="title of the event"),
         sa.Column("outcomes", sa.BigInteger(), nullable=False, comment="how many markets it has"),
-        sa.Column("market_ids", sa.Text(), nullable=False, comment="JSON list of them, in the venue's order"),
+        sa.Column("market_ids", sa.Text(), nullable=False, comment="JSON list of them, sorted"),
         sa.Column(
             "exclusive", sa.Boolean(), nullable=False, comment="the venue says that at most one of them resolves YES"
         ),
@@ -287,12 +320,36 @@ def upgrade() -> None:
         comment="Events of several outcomes: whether at most one of them happens, whether one has to, and the same on the other venue.",
     )
     op.create_index("outcome_sets_by_day", "outcome_sets", ["lake_date"], unique=False)
+    op.add_column(
+        "opportunities",
+        sa.Column("excess", sa.Double(), nullable=True, comment="annualised less the hurdle of the settings"),
+    )
+    op.add_column(
+        "opportunities",
+        sa.Column(
+            "worst_state_annualised", sa.Double(), nullable=True, comment="worst_state_net / capital x 365 / days"
+        ),
+    )
+    op.add_column(
+        "opportunity_pieces",
+        sa.Column("excess", sa.Double(), nullable=True, comment="annualised less the hurdle of the settings"),
+    )
+    op.add_column(
+        "opportunity_pieces",
+        sa.Column(
+            "worst_state_annualised", sa.Double(), nullable=True, comment="worst_state_net / capital x 365 / days"
+        ),
+    )
     # ### end Alembic commands ###
 
 
 def downgrade() -> None:
     """Take back."""
     # ### commands auto generated by Alembic - please adjust! ###
+    op.drop_column("opportunity_pieces", "worst_state_annualised")
+    op.drop_column("opportunity_pieces", "excess")
+    op.drop_column("opportunities", "worst_state_annualised")
+    op.drop_column("opportunities", "excess")
     op.drop_index("outcome_sets_by_day", table_name="outcome_sets")
     op.drop_table("outcome_sets")
     op.drop_table("basket_pieces")

@@ -1,0 +1,502 @@
+"""Episodes in which the outcomes of an event, bought together, would have paid whatever happened, or why not.
+
+As for pairs (:mod:`arb_pipeline.arbitrage.opportunities`): exact step functions on the union of all legs' events, the
+same guards on every leg, accepted and rejected stretches window by window, joined afterwards. Books are replayed only
+where the tops of all legs together leave something before fees: net never exceeds gross.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from functools import cached_property
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from arb_pipeline.arbitrage.baskets import NOT_EXHAUSTIVE, Basket, Buy, cheapest_tops, optimise_options
+from arb_pipeline.arbitrage.books import BookReplay
+from arb_pipeline.arbitrage.candidates import (
+    BELOW_MIN_NET,
+    BELOW_MIN_SIZE,
+    FEE_EATEN,
+    FEES_UNKNOWN,
+    WORST_STATE,
+    rounded,
+)
+from arb_pipeline.arbitrage.episodes import EdgeEpisode
+from arb_pipeline.arbitrage.fees import FeeBook, FeeSource
+from arb_pipeline.arbitrage.intervals import Nanos, union
+from arb_pipeline.arbitrage.ladders import Execution, Fill, Leg, Optimum, execute
+from arb_pipeline.arbitrage.opportunities import FUNNEL, EpisodeTables, edge_rules
+from arb_pipeline.arbitrage.pairs import MarketData
+from arb_pipeline.arbitrage.returns import days_to_payout, returns
+from arb_pipeline.arbitrage.states import UNKNOWN, Payoff, opposite, worst_state
+from arb_pipeline.arbitrage.streams import (
+    AFTER_CLOSE,
+    MARKET_NOT_OPEN,
+    NOT_IN_SYNC,
+    NULL,
+    TRUST_GUARDS,
+    MarketStream,
+    Polls,
+    market_streams,
+)
+from arb_pipeline.arbitrage.tracks import Tracks
+from arb_pipeline.clock import datetime_from_ns, ns_from_datetime
+from arb_pipeline.model import OrderBook
+from arb_pipeline.settings import Settings
+from arb_pipeline.tables import table
+from arb_pipeline.units import ONE, price_decimal, size_decimal
+from arb_pipeline.venues.base import FeeModel
+
+__all__ = ["BASKET_EPISODES", "BASKET_FUNNEL", "BasketCandidate", "BasketEvaluation", "evaluate_baskets"]
+
+BASKET_EPISODES: Final = EpisodeTables("basket_pieces", "basket_opportunities", ("kind", "event_id", "outcome"))
+
+BASKET_FUNNEL: Final[Mapping[str, tuple[str, ...]]] = {"proven": (NOT_EXHAUSTIVE,), **FUNNEL}
+"""Steps of the funnel in order, each with the guards that it stands for."""
+
+_TRADING: Final = (MARKET_NOT_OPEN, AFTER_CLOSE)
+_ZERO: Final = Decimal(0)
+_ONE: Final = Decimal(1)
+
+Row: TypeAlias = dict[str, object]
+Flags: TypeAlias = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class BasketEvaluation:
+    """What a window came to.
+
+    Attributes:
+        pieces: rows of ``basket_pieces``.
+        baskets: how many were looked at. gapped: how many ever left something before fees.
+        crossed: by venue, tops at or beyond one another, which is a fault of the data and never an opportunity.
+    """
+
+    pieces: pa.Table
+    baskets: int
+    gapped: int
+    crossed: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class BasketCandidate:
+    """A basket at one instant at which the tops of its legs leave something before fees.
+
+    Attributes:
+        reasons: guards that do not hold, ``guard`` or ``guard:detail``.
+        buys: what is bought, a leg each; of unknown fees with the top prices, dollars, in ``tops`` alone.
+        execution: the most profitable admissible size; None if nothing could be sized or priced.
+        top_edge: exact net per basket at the tops, dollars; 0 if the fees are unknown.
+        schedules: names of the legs' fee schedules.
+    """
+
+    reasons: tuple[str, ...]
+    buys: tuple[Buy, ...]
+    tops: tuple[Decimal, ...]
+    payout: Decimal
+    execution: Execution | None
+    top_edge: Decimal
+    schedules: tuple[str, ...]
+    worst_state_net: Decimal | None
+
+    @property
+    def net(self) -> Decimal:
+        """Net of the execution, 0 without one."""
+        return _ZERO if self.execution is None else self.execution.net
+
+
+def evaluate_baskets(  # noqa: PLR0917 - what defines an evaluation, and what is known of polls
+    baskets: Iterable[Basket],
+    data: MarketData,
+    start: datetime,
+    end: datetime,
+    settings: Settings,
+    fees: FeeSource,
+    polls: Polls | None = None,
+) -> BasketEvaluation:
+    """Evaluate baskets over [start, end).
+
+    Args:
+        data: of all their markets.
+        polls: when polled connections answered, where the data are not all that was received over them.
+
+    Raises:
+        ValueError: if the window is empty.
+    """
+    if start >= end:
+        raise ValueError(f"window {start.isoformat()} to {end.isoformat()} is empty: give an end after the start")
+    baskets = list(baskets)
+    start_ns, end_ns = ns_from_datetime(start), ns_from_datetime(end)
+    markets = {buy.key: buy.market for basket in baskets for options in basket.options for buy in options}
+    streams = market_streams(markets.values(), data, end_ns, settings, polls)
+    book = FeeBook(fees)
+    rows: list[Row] = []
+    gapped = 0
+    for basket in baskets:
+        stream = _BasketStream(basket, streams)
+        instants = stream.telling(start_ns, end_ns)
+        if instants.size:
+            gapped += 1
+            rows += _pieces(stream, instants, (start_ns, end_ns), settings, book)
+    declared = table(BASKET_EPISODES.pieces)
+    pieces = pa.Table.from_pylist(rows, schema=declared.schema)
+    return BasketEvaluation(
+        pieces.sort_by([(name, "ascending") for name in declared.sort]),
+        len(baskets),
+        gapped,
+        _crossed(streams.values(), start_ns, end_ns),
+    )
+
+
+def _crossed(streams: Iterable[MarketStream], start_ns: int, end_ns: int) -> dict[str, int]:
+    """By venue, tops received in the window of which the bid is at or above the ask."""
+    found: dict[str, int] = {}
+    for stream in streams:
+        tops = stream.quotes
+        crossed = (tops.bid != NULL) & (tops.ask != NULL) & (tops.bid >= tops.ask)
+        inside = (tops.recv_ns >= start_ns) & (tops.recv_ns < end_ns)
+        found[stream.market.venue] = found.get(stream.market.venue, 0) + int((crossed & inside).sum())
+    return found
+
+
+# --- states ------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _State:
+    """The books of all legs after everything received up to ``recv_ns``; they change with the next one.
+
+    Attributes:
+        moved: legs whose book changed since the last state.
+        idle: legs that do not trade, of a basket that may do without them.
+    """
+
+    recv_ns: int
+    books: Sequence[OrderBook | None]
+    moved: Sequence[bool]
+    idle: frozenset[int]
+    reasons: tuple[str, ...]
+
+
+class _BasketStream:
+    """The markets of a basket in a window; a leg is a place in ``legs``, an option of an outcome a leg and a side."""
+
+    def __init__(self, basket: Basket, streams: Mapping[tuple[str, str], MarketStream]) -> None:
+        self.basket = basket
+        places: dict[tuple[str, str], int] = {}
+        for options in basket.options:
+            for buy in options:
+                places.setdefault(buy.key, len(places))
+        self.legs = [streams[key] for key in places]
+        self.options = [[(places[buy.key], buy) for buy in options] for options in basket.options]
+
+    @cached_property
+    def trust_edges(self) -> Nanos:
+        """Every instant at which a guard of one leg begins or ceases to hold."""
+        return np.unique(np.concatenate([spans.edges() for leg in self.legs for spans in leg.distrust.values()]))
+
+    def telling(self, start_ns: int, end_ns: int) -> Nanos:
+        """Instants in [start, end) that can tell of a candidate or of the end of one; none if there never is one."""
+        if not self._gaps(union(*(leg.quotes.recv_ns for leg in self.legs), np.array([start_ns]))).any():
+            return np.empty(0, dtype=np.int64)
+        # What is ruled out by what it is, is told by its tops.
+        books = [] if self.basket.reasons else [leg.books.recv_ns for leg in self.legs]
+        quotes = [leg.quotes.recv_ns for leg in self.legs]
+        instants = union(*quotes, *books, self.trust_edges, np.array([start_ns]))
+        instants = instants[(instants >= start_ns) & (instants < end_ns)]
+        gaps = self._gaps(instants)
+        if not gaps.any():
+            return np.empty(0, dtype=np.int64)
+        codes, _ = self._distrust(instants)
+        tells = gaps.copy()
+        tells[0] = True
+        tells[1:] |= gaps[:-1] | (codes[1:] != codes[:-1])
+        return instants[tells]
+
+    def states(self, instants: Nanos) -> Iterator[_State]:
+        """The states at these instants, rising."""
+        codes, meaning = self._distrust(instants)
+        idle = self._idle(instants)
+        replays = [BookReplay(leg.books) for leg in self.legs]
+        doubts = [f"{NOT_IN_SYNC}:{leg.market.venue}" for leg in self.legs]
+        for place, (instant, code) in enumerate(zip(instants.tolist(), codes.tolist(), strict=True)):
+            moved = [replay.advance(instant) for replay in replays]
+            books = [replay.book for replay in replays]
+            reasons = meaning[code]
+            for doubt, book in zip(doubts, books, strict=True):
+                if book is not None and (book.crossed or book.negative_levels) and doubt not in reasons:
+                    reasons = (*reasons, doubt)
+            resting = frozenset(leg for leg, flags in enumerate(idle) if flags[place])
+            yield _State(instant, books, moved, resting, reasons)
+
+    def _gaps(self, instants: Nanos) -> Flags:
+        """Where the cheapest tops of all outcomes leave something of the payout, fees and trust aside."""
+        left = np.zeros(len(instants), dtype=np.int64)
+        whole = np.ones(len(instants), dtype=np.bool_)
+        for options in self.options:
+            best = np.full(len(instants), ONE, dtype=np.int64)
+            for leg, buy in options:
+                tops = self.legs[leg].quotes.as_of(instants)
+                price = tops.ask if buy.yes else tops.bid
+                known = price != NULL
+                whole &= known | (len(options) > 1) | self.basket.subset
+                best = np.where(known, np.minimum(best, price if buy.yes else ONE - price), best)
+            left += best if not self.basket.subset else ONE - best
+        # Every outcome more that NO is bought of pays a dollar more: what they leave of it adds up to more than one.
+        gaps: Flags = whole & (left > ONE if self.basket.subset else left < ONE)
+        return gaps
+
+    def _distrust(self, times: Nanos) -> tuple[Nanos, dict[int, tuple[str, ...]]]:
+        """For each time a code of the guards that do not hold, and what each code stands for, as ``guard:venue``."""
+        codes = np.zeros(len(times), dtype=np.int64)
+        names: list[str] = []
+        for guard in TRUST_GUARDS:
+            if self.basket.subset and guard in _TRADING:
+                continue
+            for venue in sorted({leg.market.venue for leg in self.legs}):
+                inside = np.zeros(len(times), dtype=np.bool_)
+                for leg in self.legs:
+                    if leg.market.venue == venue:
+                        inside |= leg.distrust[guard].contains(times)
+                codes |= inside.astype(np.int64) << len(names)
+                names.append(f"{guard}:{venue}")
+        meaning = {
+            code: tuple(name for bit, name in enumerate(names) if code >> bit & 1) for code in np.unique(codes).tolist()
+        }
+        return codes, meaning
+
+    def _idle(self, times: Nanos) -> list[Flags]:
+        """By leg when it does not trade, of a basket that may do without."""
+        if not self.basket.subset:
+            return []
+        return [
+            leg.distrust[MARKET_NOT_OPEN].contains(times) | leg.distrust[AFTER_CLOSE].contains(times)
+            for leg in self.legs
+        ]
+
+
+# --- candidates --------------------------------------------------------------------------------------------
+
+
+class _Assessor:
+    """Judges a basket state by state; what has not changed is priced once."""
+
+    def __init__(self, stream: _BasketStream, settings: Settings, fees: FeeBook) -> None:
+        self._stream, self._basket = stream, stream.basket
+        self._fees = fees
+        self._least_net = Decimal(str(settings.min_net_usd))
+        self._ladders: dict[tuple[int, bool], tuple[Fill, ...]] = {}
+        self._changed = 0
+        self._priced_for: tuple[object, ...] = ()
+        self._priced: BasketCandidate | None = None
+        self._told: BasketCandidate | None = None
+
+    def candidate(self, state: _State) -> BasketCandidate | None:
+        """The candidate at a state, the same object while nothing changes; None without a gap between the tops."""
+        self._take(state)
+        at = datetime_from_ns(state.recv_ns)
+        models = [self._fees.at(leg.market, at) for leg in self._stream.legs]
+        key = (self._changed, state.idle, *(model if isinstance(model, str) else id(model) for model in models))
+        if key != self._priced_for:
+            self._priced_for, self._told = key, None
+            self._priced = self._price(models, state.idle)
+        priced = self._priced
+        if priced is None:
+            return None
+        # What is ruled out by what it is needs no reason that changes with every price.
+        reasons = (*self._basket.reasons, *state.reasons, *(() if self._basket.reasons else priced.reasons))
+        if self._told is None or self._told.reasons != reasons:
+            self._told = replace(priced, reasons=reasons)
+        return self._told
+
+    def _take(self, state: _State) -> None:
+        """The ladders of the legs that moved; of what is ruled out by what it is, their tops."""
+        for options in self._stream.options:
+            for leg, buy in options:
+                book = state.books[leg]
+                if not state.moved[leg] or book is None:
+                    continue
+                ladder = _asks(book, yes=buy.yes)
+                ladder = ladder[:1] if self._basket.reasons else ladder
+                if self._ladders.get((leg, buy.yes)) != ladder:
+                    self._ladders[leg, buy.yes] = ladder
+                    self._changed += 1
+
+    def _price(self, models: Sequence[FeeModel | str], idle: frozenset[int]) -> BasketCandidate | None:
+        """Size and price a basket; the guards on depth, fees and rules."""
+        sold = [
+            [(leg, buy) for leg, buy in options if self._ladders.get((leg, buy.yes)) and leg not in idle]
+            for options in self._stream.options
+        ]
+        if self._basket.subset:
+            sold = [options for options in sold if options]
+        if len(sold) < 2 or not all(sold):
+            return None
+        payout = self._basket.payout(len(sold))
+        tops = tuple(min(self._ladders[leg, buy.yes][0][0] for leg, buy in options) for options in sold)
+        if sum(tops, _ZERO) >= payout:
+            return None
+        unknown = sorted({model for options in sold for leg, _ in options if isinstance(model := models[leg], str)})
+        if unknown:
+            buys = tuple(options[0][1] for options in sold)
+            reason = f"{FEES_UNKNOWN}:{'; '.join(unknown)}"
+            return BasketCandidate((reason,), buys, tops, payout, None, _ZERO, ("",) * len(buys), None)
+        choices: list[list[tuple[Leg, Buy, str]]] = []
+        for options in sold:
+            choices.append([])
+            for leg, buy in options:
+                model = models[leg]
+                assert not isinstance(model, str)
+                choices[-1].append((_leg(buy, self._ladders[leg, buy.yes], model), buy, model.schedule.name))
+        return self._sized(choices, tops, payout)
+
+    def _sized(
+        self, choices: Sequence[Sequence[tuple[Leg, Buy, str]]], tops: tuple[Decimal, ...], payout: Decimal
+    ) -> BasketCandidate:
+        options = [[leg for leg, _, _ in each] for each in choices]
+        optimum, top = optimise_options(options, payout), cheapest_tops(options)
+        of_leg = {id(leg): (buy, schedule) for each in choices for leg, buy, schedule in each}
+        buys, schedules = zip(*(of_leg[id(leg)] for leg in optimum.legs), strict=True)
+        top_edge = rounded(execute(top, min(leg.asks[0][1] for leg in top), payout).net_edge)
+        if optimum.best is None:
+            done = execute(optimum.legs, min(leg.depth for leg in optimum.legs), payout)
+            return BasketCandidate((BELOW_MIN_SIZE,), buys, tops, payout, done, top_edge, schedules, None)
+        worst = self._worst_state_net(buys, optimum.best)
+        reasons = self._money_reasons(optimum, optimum.best, worst)
+        return BasketCandidate(reasons, buys, tops, payout, optimum.best, top_edge, schedules, worst)
+
+    def _money_reasons(self, optimum: Optimum, best: Execution, worst: Decimal | None) -> tuple[str, ...]:
+        reasons: tuple[str, ...] = ()
+        if best.net <= 0:
+            small = 0 < optimum.walk_size < best.size
+            reasons = (BELOW_MIN_SIZE if small else FEE_EATEN,)
+        elif best.net <= self._least_net:
+            reasons = (BELOW_MIN_NET,)
+        if worst is not None and worst <= 0 < best.net:
+            reasons = (*reasons, WORST_STATE)
+        return reasons
+
+    def _worst_state_net(self, buys: Sequence[Buy], execution: Execution) -> Decimal | None:
+        """Net if the worst state came true, exceptional ones included; None while nobody has told those."""
+        void = self._basket.void_states
+        if void is None:
+            return None
+        no = self._basket.kind == "no_basket"
+        outcomes = range(len(buys))
+        states: dict[str, list[Payoff]] = {
+            f"outcome {one} happens": [_ONE if (each == one) != no else _ZERO for each in outcomes] for one in outcomes
+        }
+        ordinary = list(states)
+        for name, payoffs in void.items():
+            yes = [payoffs.get(buy.key, UNKNOWN) for buy in buys]
+            states[f"void: {name}"] = [pays if buy.yes else opposite(pays) for buy, pays in zip(buys, yes, strict=True)]
+        found = worst_state([execution.size] * len(buys), states, ordinary)
+        return found.guaranteed - execution.capital
+
+
+def _asks(book: OrderBook, *, yes: bool) -> tuple[Fill, ...]:
+    """The ladder that a buyer walks, dollars and contracts, without levels that no order can be."""
+    levels = book.yes_asks() if yes else book.no_asks()
+    return tuple((price_decimal(price), size_decimal(size)) for price, size in levels if 0 < price < ONE and size > 0)
+
+
+def _leg(buy: Buy, asks: tuple[Fill, ...], fees: FeeModel) -> Leg:
+    market = buy.market
+    return Leg(
+        market.market_id, market.venue, asks, fees, size_decimal(market.size_step), size_decimal(market.min_size)
+    )
+
+
+# --- pieces ------------------------------------------------------------------------------------------------
+
+
+def _pieces(
+    stream: _BasketStream, instants: Nanos, window: tuple[int, int], settings: Settings, fees: FeeBook
+) -> Iterator[Row]:
+    """Rows of ``basket_pieces`` of a basket."""
+    assessor = _Assessor(stream, settings, fees)
+    tracks = Tracks[BasketCandidate](*window, edge_rules(settings))
+    for state in stream.states(instants):
+        for piece in tracks.step(state.recv_ns, assessor.candidate(state), known=not state.reasons):
+            yield _piece_row(stream.basket, piece)
+    for piece in tracks.finish():
+        yield _piece_row(stream.basket, piece)
+
+
+def _piece_row(basket: Basket, piece: EdgeEpisode[BasketCandidate | None]) -> Row:
+    best = piece.best.what
+    assert best is not None
+    return {
+        "kind": basket.kind,
+        "event_id": basket.event_id,
+        "outcome": basket.outcome,
+        "bought_on": basket.venue or "both",
+        "partner_event_id": basket.partner_event_id,
+        "legs": json.dumps(_legs(best), separators=(",", ":")),
+        "payout": best.payout,
+        "opened_ns": piece.opened_ns,
+        "closed_ns": piece.closed_ns,
+        "active_ns": piece.active_ns,
+        "edge_time": piece.figure_time,
+        "end_reason": piece.end_reason,
+        "left_censored": piece.left_censored,
+        "conditional": piece.conditional,
+        "peak_edge": piece.peak.figure,
+        "peak_ns": piece.peak.at_ns,
+        "best_ns": piece.best.at_ns,
+        "worst_state_net": None if best.worst_state_net is None else rounded(best.worst_state_net),
+        "reasons": json.dumps(best.reasons),
+        **_money(basket, best, datetime_from_ns(piece.best.at_ns)),
+    }
+
+
+def _legs(best: BasketCandidate) -> list[dict[str, str]]:
+    """What is bought, leg by leg. Without known fees nothing is: the top prices are told."""
+    done = None if best.execution is None else best.execution.legs
+    return [
+        {
+            "venue": buy.market.venue,
+            "market_id": buy.market.market_id,
+            "outcome": "yes" if buy.yes else "no",
+            "size": "0" if done is None else _text(done[place].filled),
+            "vwap": _text(best.tops[place] if done is None else rounded(done[place].vwap)),
+            "limit": _text(best.tops[place] if done is None else done[place].limit_price),
+            "fee": "0" if done is None else _text(rounded(done[place].fee)),
+            "fee_schedule": best.schedules[place],
+        }
+        for place, buy in enumerate(best.buys)
+    ]
+
+
+def _text(value: Decimal) -> str:
+    """A decimal without trailing zeros, never as a power of ten."""
+    return f"{value.normalize():f}"
+
+
+def _money(basket: Basket, best: BasketCandidate, at: datetime) -> Row:
+    execution = best.execution
+    if execution is None:
+        return {
+            **dict.fromkeys(("size", "gross", "fees", "net", "capital"), _ZERO),
+            **dict.fromkeys(("capital_after_return", "roi", "days", "annualised")),
+        }
+    days = days_to_payout(at, *(buy.market for buy in best.buys))
+    found = None if days is None else returns(execution.net, execution.capital, days)
+    kept = max(execution.capital - execution.guaranteed, _ZERO)
+    return {
+        "size": execution.size,
+        "gross": rounded(execution.gross),
+        "fees": rounded(execution.fees),
+        "net": rounded(execution.net),
+        "capital": rounded(execution.capital),
+        "capital_after_return": rounded(kept) if basket.returns_collateral else None,
+        "roi": float(execution.roi),
+        "days": None if found is None else float(found.days),
+        "annualised": None if found is None else float(found.simple),
+    }
