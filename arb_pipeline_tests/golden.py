@@ -14,7 +14,7 @@ __all__ = ["NOW", "Case", "cases_of", "fees_of", "listed"]
 
 Case = dict[str, Any]
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
-_KNOWN_OF_LEGS = {"name", "venue", "asks", "account", "multiplier", "rate", "exponent", "rounding", "lot", "min_size"}
+_KNOWN_OF_LEGS = {"name", "venue", "asks", "account", "multiplier", "rate", "exponent", "rounding"}
 
 
 def cases_of(folder: Path) -> list[Case]:

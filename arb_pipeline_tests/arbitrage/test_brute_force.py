@@ -22,7 +22,7 @@ from arb_pipeline.venues.base import FeeModel
 from arb_pipeline.venues.kalshi.fees import kalshi_fees
 from arb_pipeline.venues.polymarket.fees import fee_model
 from arb_pipeline_tests.arbitrage.builders import market, pair
-from arb_pipeline_tests.arbitrage.test_golden import NOW
+from arb_pipeline_tests.golden import NOW
 
 LADDERS = 10_000
 ROUNDS = 10

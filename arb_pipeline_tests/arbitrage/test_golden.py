@@ -57,8 +57,8 @@ def leg(spec: Case, case: Case) -> Leg:
         spec["venue"],
         tuple((Decimal(price), Decimal(size)) for price, size in spec["asks"]),
         fees_of(spec),
-        Decimal(spec.get("lot", case.get("lot", "1"))),
-        Decimal(spec.get("min_size", case.get("min_size", "0"))),
+        Decimal(case.get("lot", "1")),
+        Decimal(case.get("min_size", "0")),
     )
 
 
