@@ -32,7 +32,7 @@ up: $(STAMP) ## Dagster UI and daemon with capture switched on
 	$(BIN)/arb up
 
 test: $(STAMP) ## run the tests and print line coverage
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 bench-fuzz: $(STAMP) ## send 100,000 mutated frames to both venues' sessions; ARB_RECORDINGS adds real ones
 	$(BIN)/python -m bench.fuzz --frames 100000

@@ -13,11 +13,11 @@ from arb_pipeline.arbitrage.baskets import Basket, OutcomeSet, baskets_of
 from arb_pipeline.arbitrage.opportunities import funnel
 from arb_pipeline.arbitrage.pairs import Pair
 from arb_pipeline.clock import ns_from_datetime
-from arb_pipeline.evaluation import ROWS_AT_ONCE, market_data
+from arb_pipeline.evaluation import ROWS_AT_ONCE, market_data, polls_of
 from arb_pipeline.model import Market
 from arb_pipeline.opportunities import write_opportunities
 from arb_pipeline.settings import Settings
-from arb_pipeline.storage.catalogue import read_markets
+from arb_pipeline.storage.history import markets_between
 from arb_pipeline.storage.lake import Lake
 from arb_pipeline.storage.outcome_sets import outcome_sets_as_of
 from arb_pipeline.storage.tops import row_counts
@@ -63,13 +63,14 @@ def load_outcome_sets(lake: Lake, start: datetime) -> list[OutcomeSet]:
     """The events of several outcomes as they stood in the hour that begins at ``start``.
 
     What is known of an event is the newest by the end of the hour; of one found later, what was found first. An outcome
-    that was settled NO before the hour is no longer one of them. One that the newest catalogue does not list, and that
-    was not settled by then, is missing: nobody can buy it, and nothing proves that it does not happen.
+    that was settled NO before the hour is no longer one of them. One that had left the listings before the hour, and
+    that was not settled by then, is missing: nobody can buy it, and nothing proves that it does not happen.
     """
-    markets = {(market.venue, market.market_id): market for market in read_markets(lake)}
     rows = outcome_sets_as_of(lake, start + _HOUR, or_first=True).to_pylist()
     members = [[(row["venue"], name) for name in json.loads(row["market_ids"])] for row in rows]
-    settled = _settled_no(lake, {key for keys in members for key in keys}, start)
+    told = {key for keys in members for key in keys}
+    markets = markets_between(lake, told, start, start + _HOUR)
+    settled = _settled_no(lake, told, start)
     sets = []
     for row, keys in zip(rows, members, strict=True):
         left = [key for key in keys if key not in settled]
@@ -99,9 +100,12 @@ def evaluate_hour_of_baskets(  # noqa: PLR0917 - an hour of a lake, how far it h
     source = fees(markets.values())
     pieces = [table(BASKET_EPISODES.pieces).schema.empty_table()]
     gapped, crossed = 0, dict[str, int]()
-    for batch in _batches(baskets, rows):
-        data = market_data(settings, lake, start, end, {market_id for _, market_id in _keys(batch)})
-        found = evaluate_baskets(batch, data, start, end, settings, source)
+    batches = [(batch, {market_id for _, market_id in _keys(batch)}) for batch in _batches(baskets, rows)]
+    # One that pushed to a market of any basket only asked where it resynced another.
+    polls = polls_of(settings, lake, start, end, [ids for _, ids in batches])
+    for batch, ids in batches:
+        data = market_data(settings, lake, start, end, ids)
+        found = evaluate_baskets(batch, data, start, end, settings, source, polls)
         pieces.append(found.pieces)
         gapped += found.gapped
         for venue, count in found.crossed.items():
@@ -148,8 +152,8 @@ def _captured(lake: Lake, baskets: Iterable[Basket], start: datetime, end: datet
 
 
 def _worth_a_look(basket: Basket, rows: Mapping[Key, int]) -> bool:
-    """Whether there are books of all that is bought; of a basket that may leave some out, of several."""
-    captured = [key in rows for key in _keys([basket])]
+    """Whether there are books of every outcome; of a basket that may leave some out, of several."""
+    captured = [any(buy.key in rows for buy in options) for options in basket.options]
     return sum(captured) > 1 if basket.subset else all(captured)
 
 

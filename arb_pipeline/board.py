@@ -21,7 +21,7 @@ from arb_pipeline import pipeline
 from arb_pipeline.alerting.rules import matches
 from arb_pipeline.arbitrage.fees import FeeBook, FeeSource
 from arb_pipeline.arbitrage.ladders import Execution, execute, execute_notional
-from arb_pipeline.arbitrage.pairs import Direction, Pair
+from arb_pipeline.arbitrage.pairs import Direction, Pair, outcomes_bought
 from arb_pipeline.capture.serve import run_until_signalled
 from arb_pipeline.errors import ArbError
 from arb_pipeline.model import MatchStatus, Relation
@@ -36,7 +36,6 @@ __all__ = ["Board", "BoardRow", "Source", "board", "look_at_board", "pairs_to_wa
 
 _NOTIONAL: Final = Decimal(100)
 _TITLE: Final = 36
-_SHORT: Final = {"yes_kalshi": "YES kalshi", "yes_polymarket": "YES polymarket"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +85,7 @@ class BoardRow:
             "relation": self.pair.relation.value,
             "status": self.pair.status.value,
             "direction": self.direction,
+            "bought": None if self.direction is None else list(outcomes_bought(self.pair, self.direction)),
             **{name: None if value is None else plain(value) for name, value in figures.items()},
             "at_100_usd": at_notional,
             "ages_s": {name: None if age is None else round(age, 3) for name, age in ages},
@@ -123,7 +123,7 @@ class Board:
             head.append(f"  {self.exchange}: not real market data", "bold yellow")
         grid = Table()
         grid.add_column("pair", no_wrap=True, overflow="ellipsis", max_width=_TITLE)
-        grid.add_column("buy", no_wrap=True)
+        grid.add_column("kalshi / poly", no_wrap=True)
         for name in ("gap", "fees", "net", "contracts", "net of $100", "ages, s"):
             grid.add_column(name, justify="right", no_wrap=True)
         grid.add_column("trust", overflow="fold")
@@ -272,7 +272,7 @@ def _cells(row: BoardRow) -> list[str]:
     title = row.pair.kalshi.title
     return [
         escape(title if len(title) <= _TITLE else f"{title[: _TITLE - 1]}…"),
-        "" if row.direction is None else _SHORT[row.direction],
+        "" if row.direction is None else " / ".join(outcomes_bought(row.pair, row.direction)),
         money(row.gap),
         money(row.fees),
         net,

@@ -143,9 +143,10 @@ def capture(
 
     part = _shard(shard)
     settings, store = _open(lake, max_seconds=max_seconds)
-    alerts = live_handlers(settings, store, part)
+    venues = _venues(settings, venue)
+    alerts = live_handlers(settings, store, part, venues)
     with _progress(settings) as step:
-        summary = pipeline.capture(settings, store, _venues(settings, venue), step, shard=part, handlers=alerts)
+        summary = pipeline.capture(settings, store, venues, step, shard=part, handlers=alerts)
     _emit_summary(summary, as_json)
 
 
@@ -1164,27 +1165,34 @@ def alerts_check(
     as_json: JsonOption = False,
 ) -> None:
     """Read the alerts' file with its positions and secrets, and show it. Exit code 3 if a channel is unusable."""
+    from arb_pipeline.alerting.notifier import default_trouble
     from arb_pipeline.alerting.positions import load_positions
-    from arb_pipeline.alerting.rules import AlertError, load_alerting
+    from arb_pipeline.alerting.rules import DEFAULT, AlertError, load_alerting
     from arb_pipeline.console import alerts_document, alerts_grids
+    from arb_pipeline.market_hours import listed_markets
 
-    settings, _ = _open(None)
+    settings, store = _open(None)
     path = file or settings.alerts_file
     if not path.exists():
         raise ArbError(f"there is no {path}: docs/alerts.md shows one; ARB_ALERTS_FILE names it")
     alerting = load_alerting(path)
     held = alerting.positions_path(path)
     positions = () if held is None else load_positions(held)
+    known = listed_markets(store, {position.market_id for position in positions}) if positions else set()
+    unknown = [position for position in positions if (position.venue, position.market_id) not in known]
     troubles = {}
     for channel in alerting.channels:
         try:
             channel.check()
         except AlertError as error:
             troubles[channel.name] = str(error)
+    webhook = settings.alert_webhook_url
+    if trouble := default_trouble(alerting, webhook.get_secret_value() if webhook else ""):
+        troubles[DEFAULT] = trouble
     if as_json:
-        _emit_json(alerts_document(alerting, positions, troubles))
+        _emit_json(alerts_document(alerting, positions, troubles, unknown))
     else:
-        for grid in alerts_grids(alerting, positions, troubles):
+        for grid in alerts_grids(alerting, positions, troubles, unknown):
             out.print(grid)
     if troubles:
         raise typer.Exit(3)

@@ -1,6 +1,6 @@
 """Tables for terminals that more than one command prints."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from decimal import Decimal
 from typing import Any
@@ -57,20 +57,30 @@ def account_grids(account: Account) -> list[Table]:
     return [balance, positions, fills]
 
 
-def alerts_document(alerting: Alerting, positions: Sequence[Position], troubles: Mapping[str, str]) -> dict[str, Any]:
-    """An alerts' file for JSON, with what is wrong with its channels by name; secrets are not in it."""
+def alerts_document(
+    alerting: Alerting, positions: Sequence[Position], troubles: Mapping[str, str], unknown: Collection[Position] = ()
+) -> dict[str, Any]:
+    """An alerts' file for JSON, with what is wrong with its channels by name; secrets are not in it.
+
+    ``unknown`` are the positions whose market the catalogue does not know.
+    """
     return {
         "rules": [rule.model_dump(mode="json") for rule in alerting.rules],
         "channels": [
             {**channel.model_dump(mode="json", by_alias=True), "trouble": troubles.get(channel.name, "")}
             for channel in alerting.channels
+        ]
+        + [{"name": name, "trouble": trouble} for name, trouble in _of_no_channel(alerting, troubles).items()],
+        "positions": [
+            {**position.model_dump(mode="json"), "in_catalogue": position not in unknown} for position in positions
         ],
-        "positions": [position.model_dump(mode="json") for position in positions],
     }
 
 
-def alerts_grids(alerting: Alerting, positions: Sequence[Position], troubles: Mapping[str, str]) -> list[Table]:
-    """Rules, channels and positions of an alerts' file."""
+def alerts_grids(
+    alerting: Alerting, positions: Sequence[Position], troubles: Mapping[str, str], unknown: Collection[Position] = ()
+) -> list[Table]:
+    """Rules, channels and positions of an alerts' file, and which of these are in no catalogue."""
     rules, channels, held = (Table(title=title, title_justify="left") for title in ("Rules", "Channels", "Positions"))
     for name in ("name", "kind", "active", "tells", "evaluated", "to"):
         rules.add_column(name, overflow="fold")
@@ -87,11 +97,20 @@ def alerts_grids(alerting: Alerting, positions: Sequence[Position], troubles: Ma
         else:
             to = f"the address in {channel.url_env or channel.url_file}"
         channels.add_row(escape(channel.name), channel.kind, escape(to), escape(troubles.get(channel.name, "ok")))
-    for name in ("position", "contracts", "entry"):
+    for name, trouble in _of_no_channel(alerting, troubles).items():
+        channels.add_row(name, "webhook", "ARB_ALERT_WEBHOOK_URL", escape(trouble))
+    for name in ("position", "contracts", "entry", "catalogue"):
         held.add_column(name, overflow="fold")
     for position in positions:
-        held.add_row(escape(position.subject), _plain(position.size), _plain(position.entry))
+        known = "unknown: no rule looks at it" if position in unknown else "ok"
+        held.add_row(escape(position.subject), _plain(position.size), _plain(position.entry), known)
     return [rules, channels, *([held] if positions else [])]
+
+
+def _of_no_channel(alerting: Alerting, troubles: Mapping[str, str]) -> dict[str, str]:
+    """What is wrong with a channel that the file does not describe: ``default``."""
+    described = {channel.name for channel in alerting.channels}
+    return {name: trouble for name, trouble in troubles.items() if name not in described}
 
 
 def _asked(rule: Rule) -> str:

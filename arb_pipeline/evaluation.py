@@ -4,10 +4,11 @@ No pair's edges depend on another's. The files of an hour are in the order of th
 read without the rest, and ``spreads`` is in the order of pairs, so that they are encoded as they are found.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,14 +19,14 @@ from arb_pipeline.arbitrage.opportunities import evaluate_each, funnel, joined, 
 from arb_pipeline.arbitrage.pairs import MarketData, Pair
 from arb_pipeline.arbitrage.streams import BOOK_COLUMNS, QUOTE_COLUMNS, Polls
 from arb_pipeline.clock import ns_from_datetime
-from arb_pipeline.opportunities import write_opportunities
+from arb_pipeline.opportunities import Written, write_opportunities
 from arb_pipeline.settings import Settings
 from arb_pipeline.storage.lake import Lake, Manifest, Partition
 from arb_pipeline.storage.mirroring import mirror_tables
 from arb_pipeline.storage.tops import row_counts
 from arb_pipeline.tables import table
 
-__all__ = ["HourBooks", "HourEvaluation", "evaluate_pairs", "market_data"]
+__all__ = ["HourBooks", "HourEvaluation", "evaluate_pairs", "market_data", "polls_of"]
 
 ROWS_AT_ONCE = 1_500_000
 """Rows of quotes and book changes that are evaluated at a time, while as many are read; a pair with more is alone."""
@@ -83,43 +84,66 @@ def evaluate_pairs(  # noqa: PLR0917 - what, where, when, and how much of it at 
     manifest = lake.replace_in_order("spreads", Partition.of("spreads", None, start), spreads())
     pieces = sorted_pieces(parts)
     written = write_opportunities(settings, lake, start, pieces)
-    backtested = _backtest(settings, lake, pairs, source, (start, end), written.opportunities)
-    mirror_tables(settings, lake, "spreads", "opportunity_pieces", "execution_backtest", day=start.date())
+    backtested = _backtest(settings, lake, pairs, source, written)
+    mirror_tables(settings, lake, "spreads", "opportunity_pieces", day=start.date())
     for day in written.days:
-        mirror_tables(settings, lake, "opportunities", "rejections", day=day)
+        mirror_tables(settings, lake, "opportunities", "rejections", "execution_backtest", day=day)
     rejections = funnel(joined(pieces, end, settings), start.date())
-    return HourEvaluation(manifest, pieces, written.opportunities, rejections, backtested)
+    own = _opened_in(backtested, start)
+    return HourEvaluation(manifest, pieces, written.opportunities, rejections, own)
 
 
-def _backtest(  # noqa: PLR0917 - an hour, what was found in it, and what that rests on
-    settings: Settings,
-    lake: Lake,
-    pairs: Sequence[Pair],
-    source: FeeSource,
-    hour: tuple[datetime, datetime],
-    opportunities: pa.Table,
-) -> pa.Table:
-    """Send orders for the accepted ones of an hour's opportunities, and write ``execution_backtest`` in its place."""
-    start, end = hour
-    accepted = opportunities.filter(opportunities["accepted"])
-    keys = set(zip(accepted["kalshi_market_id"].to_pylist(), accepted["polymarket_market_id"].to_pylist(), strict=True))
-    # The last of them are matched after the hour.
-    until = min(end + timedelta(milliseconds=max(LATENCIES_MS) + 1), settings.clock.now())
-    books = HourBooks(settings, lake, [pair for pair in pairs if pair.key in keys], start, until)
-    until_ns = ns_from_datetime(until)
-    parts = [
-        backtest(batch, data, accepted, until_ns, settings, source, books.polls) for batch, data in books.batches()
-    ]
+def _backtest(settings: Settings, lake: Lake, pairs: Sequence[Pair], source: FeeSource, written: Written) -> pa.Table:
+    """Send orders for the accepted ones of the episodes that were joined anew, whenever they opened, and write them.
+
+    Of the days of these, ``execution_backtest`` is left with rows of accepted opportunities alone: what an episode was
+    before it was joined with another one has no row any more.
+    """
+    accepted = written.joined.filter(written.joined["accepted"])
+    hours = {at.replace(minute=0, second=0, microsecond=0) for at in accepted["opened_at"].to_pylist()}
     declared = table("execution_backtest")
-    found = pa.concat_tables([declared.schema.empty_table(), *parts])
-    found = found.sort_by([(name, "ascending") for name in declared.sort])
+    parts = [declared.schema.empty_table()]
+    for hour in sorted(hours):
+        opened = _opened_in(accepted, hour)
+        keys = set(zip(opened["kalshi_market_id"].to_pylist(), opened["polymarket_market_id"].to_pylist(), strict=True))
+        # The last of them are matched after the hour.
+        end = hour + timedelta(hours=1, milliseconds=max(LATENCIES_MS) + 1)
+        until = min(end, settings.clock.now())
+        books = HourBooks(settings, lake, [pair for pair in pairs if pair.key in keys], hour, until)
+        until_ns = ns_from_datetime(until)
+        parts += [
+            backtest(batch, data, opened, until_ns, settings, source, books.polls) for batch, data in books.batches()
+        ]
+    found = pa.concat_tables(parts).sort_by([(name, "ascending") for name in declared.sort])
+    rows = found.to_pylist()
+    renewed = {_order_of(row) for row in rows}
+    for day in written.days:
+        midnight = datetime.combine(day, time(), UTC)
+        told = lake.read("opportunities", midnight, midnight + timedelta(days=1)).to_pylist()
+        kept = {_order_of(row) for row in told if row["accepted"]} - renewed
 
-    def renewed(held: pa.Table) -> pa.Table:
-        others = [row for row in held.to_pylist() if not start <= row["opened_at"] < start + timedelta(hours=1)]
-        return pa.concat_tables([pa.Table.from_pylist(others, schema=held.schema), found])
+        def anew(held: pa.Table, day: date = day, kept: set[Order] = kept) -> pa.Table:
+            others = [row for row in held.to_pylist() if _order_of(row) in kept]
+            of_day = [row for row in rows if row["opened_at"].date() == day]
+            return pa.Table.from_pylist([*others, *of_day], schema=declared.schema)
 
-    lake.update("execution_backtest", Partition.of("execution_backtest", None, start), renewed)
+        lake.update("execution_backtest", Partition.of("execution_backtest", None, midnight), anew)
     return found
+
+
+Order: TypeAlias = tuple[str, str, str, datetime]
+"""Kalshi and Polymarket market, direction, and the opening on which an order was sent."""
+
+
+def _order_of(row: Mapping[str, Any]) -> Order:
+    return row["kalshi_market_id"], row["polymarket_market_id"], row["direction"], row["opened_at"]
+
+
+def _opened_in(rows: pa.Table, hour: datetime) -> pa.Table:
+    """Rows of what opened in the hour that begins then."""
+    type_ = rows.schema.field("opened_at").type
+    low, high = (pa.scalar(at, type_) for at in (hour, hour + timedelta(hours=1)))
+    return rows.filter(pc.and_(pc.greater_equal(rows["opened_at"], low), pc.less(rows["opened_at"], high)))
 
 
 def market_data(settings: Settings, lake: Lake, start: datetime, end: datetime, markets: Collection[str]) -> MarketData:
@@ -151,7 +175,7 @@ class HourBooks:
     ) -> None:
         self._settings, self._lake, self._start, self._end = settings, lake, start, end
         self._batches = list(self._cut(sorted(pairs, key=lambda pair: pair.key), rows_at_once))
-        self.polls = self._polls()
+        self.polls = polls_of(settings, lake, start, end, [_ids(batch) for batch in self._batches])
 
     def batches(self) -> Iterator[tuple[list[Pair], MarketData]]:
         """So many pairs at a time, in the order of their keys, with the data of their markets, as fit into memory."""
@@ -199,23 +223,27 @@ class HourBooks:
         if batch:
             yield batch
 
-    def _polls(self) -> Polls:
-        polls = Polls()
-        ids = _ids([pair for batch in self._batches for pair in batch])
-        polled = [
-            name
-            for name in _COLUMNS
-            if ids
-            and self._lake.read(
-                name, self._start, self._end, markets=ids, columns=("connection_id",), source="rest"
-            ).num_rows
-        ]
-        if polled:
-            polls.add(_answers(self._settings, self._lake, self._start, self._end))
-            for batch in self._batches:
-                for name in _COLUMNS:
-                    polls.add(self._rows(name, batch, _ANSWERS))
+
+def polls_of(
+    settings: Settings, lake: Lake, start: datetime, end: datetime, batches: Sequence[Collection[str]]
+) -> Polls:
+    """When polled connections answered in [start, end), by the rows of all of these markets.
+
+    Args:
+        batches: ids of markets, so many at a time as fit into memory with their rows.
+    """
+    polls = Polls()
+    every = {market_id for batch in batches for market_id in batch}
+    if not every or not any(
+        lake.read(name, start, end, markets=every, columns=("connection_id",), source="rest").num_rows
+        for name in _COLUMNS
+    ):
         return polls
+    polls.add(_answers(settings, lake, start, end))
+    for batch in batches:
+        for name in _COLUMNS:
+            polls.add(lake.read(name, start, end, markets=batch, columns=_ANSWERS))
+    return polls
 
 
 def _answers(settings: Settings, lake: Lake, start: datetime, end: datetime) -> pa.Table:
@@ -232,4 +260,5 @@ def _ledgers(lake: Lake, start: datetime, end: datetime, markets: Collection[str
     return {
         "book_gaps": lake.read("book_gaps", start, end, markets=markets),
         "capture_sessions": lake.read("capture_sessions", start, end),
+        "market_history": lake.read("market_history", start, end, markets=markets),
     }

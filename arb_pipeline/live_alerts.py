@@ -5,9 +5,11 @@
 """
 
 import asyncio
+import heapq
 import logging
+import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -23,10 +25,11 @@ from arb_pipeline.alerting.positions import Position, load_positions, positions_
 from arb_pipeline.alerting.rules import AlertError, Alerting, NetEdge, PriceMove, Rule, Spread, load_alerting
 from arb_pipeline.arbitrage.fees import FeeBook
 from arb_pipeline.arbitrage.pairs import Pair
-from arb_pipeline.clock import datetime_from_ns
+from arb_pipeline.clock import datetime_from_ns, ns_from_datetime
 from arb_pipeline.errors import ArbError
 from arb_pipeline.handlers.api import Books, HandlerContext, TimePassed, on
 from arb_pipeline.live_rules import live_rules
+from arb_pipeline.market_hours import MarketHours, open_markets
 from arb_pipeline.model import BookDelta, BookSnapshot, GapClosed, GapOpened, Market, MarketChange, OrderBook, Quote
 from arb_pipeline.pair_prices import ACCEPTED, PairBooks, directions, edge_finding, not_trading, subject
 from arb_pipeline.settings import Settings
@@ -40,6 +43,8 @@ _log = logging.getLogger(__name__)
 _BLIND_S: Final = 5.0
 """Every connection ticks about once a second: after such a silence nobody knows what happened meanwhile."""
 
+_SWEEP_NS: Final = 1_000_000_000
+_HOUR_NS: Final = 3_600_000_000_000
 _FIRST_LOOK_S: Final = 10.0
 """Evaluation begins without rules rather than have the handlers' process wait longer."""
 
@@ -54,11 +59,13 @@ class Plan:
     Attributes:
         version: tells it from another one.
         pairs: those that count as arbitrage and that a rule is about.
+        hours: of the open markets that a rule about single markets is about.
     """
 
     version: tuple[object, ...] = ()
     rules: Sequence[Rule] = ()
     pairs: Sequence[Pair] = ()
+    hours: Mapping[Key, MarketHours] = field(default_factory=dict)
     positions: tuple[Position, ...] = ()
     fees: FeeBook | None = None
 
@@ -78,7 +85,8 @@ def load_plan(settings: Settings, lake: Lake, before: Plan | None = None) -> Pla
         except AlertError as error:
             _log.warning("positions stay as they were: %s", error)
     edges = [rule for rule in rules if isinstance(rule, NetEdge)]
-    version = (alerting, held, *_pairs_version(lake, edges))
+    singles = [rule for rule in rules if isinstance(rule, Spread | PriceMove)]
+    version = (alerting, held, *_catalogue_version(lake, edges, singles))
     if before is not None and version == before.version:
         return before
     pairs = [
@@ -86,14 +94,23 @@ def load_plan(settings: Settings, lake: Lake, before: Plan | None = None) -> Pla
         for pair in (pipeline.load_pairs(lake) if edges else ())
         if pair.status in ACCEPTED and any(rule.wants(*pair.key) for rule in edges)
     ]
-    return Plan(version, rules, pairs, held, FeeBook(pipeline.fee_source(settings, lake, pairs)))
+    entered = {(position.venue, position.market_id) for position in held}
+
+    def wanted(venue: str, market_id: str) -> bool:
+        return any(
+            rule.wants(venue, market_id) and (isinstance(rule, Spread) or (venue, market_id) in entered)
+            for rule in singles
+        )
+
+    hours = open_markets(lake, wanted) if singles else {}
+    return Plan(version, rules, pairs, hours, held, FeeBook(pipeline.fee_source(settings, lake, pairs)))
 
 
-def _pairs_version(lake: Lake, edges: Sequence[NetEdge]) -> list[object]:
+def _catalogue_version(lake: Lake, edges: Sequence[NetEdge], singles: Sequence[Rule]) -> list[object]:
     """Tells one state of the pairs and their markets from another, by the manifests alone."""
-    if not edges:
-        return []
-    files = [*lake.files("market_matches"), *lake.current_files("markets"), *lake.files("fee_schedules")]
+    files = lake.current_files("markets") if edges or singles else []
+    if edges:
+        files += [*lake.files("market_matches"), *lake.files("fee_schedules")]
     return [(file.path, file.entry.sha256) for file in files]
 
 
@@ -120,8 +137,8 @@ class LiveAlerts:
     """Evaluates net edges of accepted pairs, spreads, and moves from entries, after every change of a book.
 
     Only what rests on the market that changed is looked at, and exact money is computed only where the gap between the
-    tops exceeds what the rule asks. An edge is unknown while a book is in doubt, its connection is down, or its market
-    does not trade; it is then neither told nor taken for over.
+    tops exceeds what the rule asks. A condition is unknown while a book is in doubt, its connection is down, or its
+    market does not trade; it is then neither told nor taken for over.
 
     Args:
         settings: as :func:`arb_pipeline.capture.live.begun_settings` tells them; credentials are the environment's.
@@ -139,11 +156,17 @@ class LiveAlerts:
         self._stopped: set[Key] = set()
         """Markets that do not trade any more, by what their venue says."""
         self._looked: dict[Key, int] = {}
-        self._newest_ns = self._due_ns = 0
+        self._sound: dict[Key, bool] = {}
+        """Whether a market's book was to be trusted at the last look."""
+        self._moments: list[tuple[int, Key]] = []
+        """A heap of the times at which a market's trading begins or ends."""
+        self._clock = given.clock
+        self._newest_ns = self._due_ns = self._swept_ns = 0
+        self._has_begun = False
         self._plans = _Plans(given, Lake(given.lake, given.exchange_name))
         self._plans.look(_FIRST_LOOK_S)
-        self._left = _read_told(state)
-        """What the run before told, until there are rules."""
+        self._left: Sequence[Told] = ()
+        """What was told before, also while there are no rules."""
         self._adopt(self._plans.newest)
 
     @on("snapshot", "quote", "gap_opened", "gap_closed")
@@ -176,6 +199,7 @@ class LiveAlerts:
     def wait(self, event: TimePassed, context: HandlerContext) -> None:
         """What holds on makes no event: the time alone tells that it lasted."""
         self._pass_time(event.at_ns)
+        self._look_again(event.at_ns, context)
         for alert in self._evaluation.pass_time(event.at_ns):
             self._send(alert, context)
         if event.at_ns >= self._due_ns:
@@ -186,7 +210,25 @@ class LiveAlerts:
             for key in list(self._watched):
                 self._look(key, context)
 
+    def _look_again(self, at_ns: int, context: HandlerContext) -> None:
+        """Look at what the time alone changed: trading hours, and the age of answers to polls."""
+        while self._moments and self._moments[0][0] <= at_ns:
+            self._look(heapq.heappop(self._moments)[1], context)
+        if at_ns - self._swept_ns >= _SWEEP_NS:
+            self._swept_ns = at_ns
+            for key, sound in list(self._sound.items()):
+                if self._books[key].in_sync(key[1]) != sound:
+                    self._look(key, context)
+
+    def _begin(self) -> None:
+        """Take up what was told; the process is there before its window, in which the run before still tells."""
+        self._has_begun = True
+        self._left = _read_told(self._state)
+        self._adopt(self._plan)
+
     def _pass_time(self, at_ns: int) -> None:
+        if not self._has_begun:
+            self._begin()
         if self._newest_ns and at_ns - self._newest_ns > self._blind_ns:
             self._evaluation.doubt()
         self._newest_ns = max(self._newest_ns, at_ns)
@@ -196,11 +238,15 @@ class LiveAlerts:
         self._pass_time(at_ns)
         self._looked[key] = at_ns
         watched = self._of(key)
+        if key in self._books and watched:
+            self._sound[key] = self._books[key].in_sync(key[1])
         for pair, rules in watched.pairs:
             self._look_at_pair(pair, rules, at_ns, context)
         if not (watched.spreads or watched.moves):
             return
-        book = self._trusted(key)
+        hours = self._plan.hours.get(key)
+        trades = hours is not None and not not_trading(hours, datetime_from_ns(at_ns))
+        book = self._trusted(key) if trades else None
         venue, market_id = key
         for rule in watched.spreads:
             found = UNKNOWN if book is None else spread_finding(rule, book.top())
@@ -260,6 +306,21 @@ class LiveAlerts:
                     self._of((position.venue, position.market_id)).moves.append((rule, position))
         for key in self._books:
             self._of(key)
+        self._sound = {key: sound for key, sound in self._sound.items() if self._of(key)}
+        since_ns = self._newest_ns or self._clock.now_ns() - _HOUR_NS
+        self._moments = sorted(
+            (moment_ns, key)
+            for key, hours in self._hours_of(plan)
+            for at in (hours.open_at, hours.close_at)
+            if at is not None and (moment_ns := ns_from_datetime(at)) >= since_ns
+        )
+
+    @staticmethod
+    def _hours_of(plan: Plan) -> Iterator[tuple[Key, Market | MarketHours]]:
+        yield from plan.hours.items()
+        for pair in plan.pairs:
+            for market in (pair.kalshi, pair.polymarket):
+                yield (market.venue, market.market_id), market
 
     def _of(self, key: Key) -> "_Watched":
         if key not in self._watched:
@@ -274,6 +335,9 @@ class _Watched:
     spreads: list[Spread]
     pairs: list[tuple[Pair, list[NetEdge]]] = field(default_factory=list)
     moves: list[tuple[PriceMove, Position]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.spreads or self.pairs or self.moves)
 
 
 class _Plans:
@@ -319,7 +383,7 @@ def _read_told(path: Path) -> list[Told]:
 def _write_told(path: Path, told: Sequence[Told]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(".new")
+        scratch = path.with_name(f"{path.name}.{os.getpid()}.new")
         scratch.write_bytes(msgspec.json.encode(told))
         scratch.replace(path)
     except OSError as error:

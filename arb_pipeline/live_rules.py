@@ -1,6 +1,7 @@
 """Which rules are evaluated beside a capture, and the handler that does: named here, loaded where it runs."""
 
 import logging
+from collections.abc import Iterable
 from typing import Final
 
 from arb_pipeline.alerting.rules import AlertError, Alerting, NetEdge, PriceMove, Rule, Spread, load_alerting
@@ -24,8 +25,13 @@ def live_rules(alerting: Alerting) -> list[Rule]:
     return [rule for rule in alerting.active if isinstance(rule, NetEdge | Spread | PriceMove) and rule.over == "live"]
 
 
-def live_handlers(settings: Settings, lake: Lake, shard: tuple[int, int] = (0, 1)) -> tuple[HandlerConfig, ...]:
+def live_handlers(
+    settings: Settings, lake: Lake, shard: tuple[int, int] = (0, 1), venues: Iterable[str] = ()
+) -> tuple[HandlerConfig, ...]:
     """The handler that evaluates the live rules of ``ARB_ALERTS_FILE``; none if there are no such rules.
+
+    ``venues`` are those that are captured, none given: those of the settings. What was told is kept by venues and
+    shard: captures beside each other do not know of each other's books.
 
     A file that cannot be used costs the alerts, not the capture: it is logged.
     """
@@ -35,6 +41,7 @@ def live_handlers(settings: Settings, lake: Lake, shard: tuple[int, int] = (0, 1
     except AlertError as error:
         _log.error("no rule is evaluated live: %s", error)
         return ()
-    state = journal_root(settings.journal, lake.root) / "alerts" / f"{shard[0]}of{shard[1]}.json"
+    captured = "+".join(sorted({*venues} or {*settings.capture_venues}))
+    state = journal_root(settings.journal, lake.root) / "alerts" / f"{captured}-{shard[0]}of{shard[1]}.json"
     parameters = {"settings": {**begun_settings(settings), "lake": lake.root}, "state": str(state.absolute())}
     return (HandlerConfig(name=_NAME, use=_USE, parameters=parameters),)

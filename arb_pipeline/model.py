@@ -199,6 +199,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         mutually_exclusive: at most one market resolves YES (never a promise that one does).
+        listed_markets: how many markets the venue lists under it, those that could not be read included; None if that
+            is not known.
         series_ids, tag_ids: the venue's own ids of the series and tags, where they have ids beside their names.
         raw: the venue's record as received without its markets, compact JSON.
     """
@@ -216,6 +218,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     tag_ids: tuple[str, ...] = ()
     rules: str = ""
     mutually_exclusive: bool = False
+    listed_markets: int | None = None
     settlement_sources: tuple[SettlementSource, ...] = ()
     start_at: datetime | None = None
     end_at: datetime | None = None

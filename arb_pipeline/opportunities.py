@@ -34,9 +34,16 @@ Row: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The episodes that opened in an hour, and the days whose partitions of them were renewed."""
+    """What writing an hour came to.
+
+    Attributes:
+        opportunities: the episodes that opened in the hour.
+        joined: all that were joined anew, those that opened in other hours too.
+        days: whose partitions were renewed.
+    """
 
     opportunities: pa.Table
+    joined: pa.Table
     days: tuple[date, ...]
 
 
@@ -83,7 +90,9 @@ class _Joining:
         episodes = [row for row in self._joined(first, last) if touches(row)]
         renewed = tuple(day for day in _days(first, end) if self._replace(day, touches, episodes, start.date()))
         mine = [row for row in episodes if start <= row["opened_at"] < end]
-        return Written(pa.Table.from_pylist(mine, schema=table(self._of.episodes).schema), renewed)
+        schema = table(self._of.episodes).schema
+        opened, anew = (pa.Table.from_pylist(rows, schema=schema) for rows in (mine, episodes))
+        return Written(opened, anew, renewed)
 
     def _pieces(self, hour: datetime) -> list[Row]:
         rows: list[Row] = self._lake.read(self._of.pieces, hour, hour + _HOUR).to_pylist()

@@ -3,7 +3,6 @@
 Books are the sessions' own, in YES terms of their venue; they are turned into the pair's proposition here.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -14,19 +13,24 @@ from arb_pipeline.alerting.rules import NetEdge
 from arb_pipeline.arbitrage.candidates import DIRECTIONS_OF, candidate_legs, worst_state_net
 from arb_pipeline.arbitrage.fees import FeeBook
 from arb_pipeline.arbitrage.ladders import DepthError, Execution, Leg, execute
-from arb_pipeline.arbitrage.pairs import Direction, Pair
+from arb_pipeline.arbitrage.pairs import Direction, Pair, outcomes_bought
+from arb_pipeline.market_hours import MarketHours
 from arb_pipeline.model import Market, MarketStatus, MatchStatus, OrderBook
 from arb_pipeline.units import ONE, price_decimal
 
-__all__ = ["ACCEPTED", "WORDS", "PairBooks", "directions", "edge_finding", "not_trading", "plain", "subject"]
+__all__ = [
+    "ACCEPTED",
+    "PairBooks",
+    "bought_words",
+    "directions",
+    "edge_finding",
+    "not_trading",
+    "plain",
+    "subject",
+]
 
 _VENUES: Final = ("kalshi", "polymarket")
 ACCEPTED: Final = (MatchStatus.AUTO, MatchStatus.APPROVED)
-WORDS: Final[Mapping[Direction, str]] = {
-    "yes_kalshi": "YES on kalshi, opposite on polymarket",
-    "yes_polymarket": "YES on polymarket, opposite on kalshi",
-}
-"""What is bought, in terms of the pair's proposition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ def directions(pair: Pair) -> tuple[Direction, ...]:
     return DIRECTIONS_OF.get(pair.relation, ())
 
 
-def not_trading(market: Market, at: datetime) -> str:
+def not_trading(market: Market | MarketHours, at: datetime) -> str:
     """Why a market does not trade at a time by its catalogue record, empty if it does."""
     if market.status is not MarketStatus.OPEN:
         return f"{market.venue} is {market.status.value}"
@@ -75,9 +79,15 @@ def not_trading(market: Market, at: datetime) -> str:
     return f"{market.venue} is past its close" if market.close_at is not None and at >= market.close_at else ""
 
 
+def bought_words(pair: Pair, direction: Direction) -> str:
+    """What a direction buys, each by its venue's own name."""
+    outcomes = outcomes_bought(pair, direction)
+    return ", ".join(f"{outcome} on {venue}" for venue, outcome in zip(_VENUES, outcomes, strict=True))
+
+
 def subject(pair: Pair, direction: Direction) -> str:
     """A direction of a pair in words."""
-    return f"{pair.kalshi.market_id} = {pair.polymarket.market_id}, {WORDS[direction]}"
+    return f"{pair.kalshi.market_id} = {pair.polymarket.market_id}, {bought_words(pair, direction)}"
 
 
 def edge_finding(rule: NetEdge, books: PairBooks, direction: Direction, fees: FeeBook, at: datetime) -> Finding:

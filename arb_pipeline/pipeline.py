@@ -53,9 +53,9 @@ from arb_pipeline.model import Market, MatchStatus, Relation
 from arb_pipeline.recordings import check_target
 from arb_pipeline.settings import Settings
 from arb_pipeline.storage.as_of import copy_known
-from arb_pipeline.storage.catalogue import read_events, read_markets, write_catalogue
+from arb_pipeline.storage.catalogue import newest_markets, read_events, read_markets, write_catalogue
 from arb_pipeline.storage.fee_schedules import has_fee_schedules, read_fee_changes, record_fee_changes
-from arb_pipeline.storage.history import record_changes, record_markets
+from arb_pipeline.storage.history import markets_between, record_changes, record_markets
 from arb_pipeline.storage.lake import Lake, Partition
 from arb_pipeline.storage.mirroring import mirror_tables
 from arb_pipeline.storage.outcome_sets import current_outcome_sets, record_outcome_sets
@@ -410,27 +410,43 @@ def _keep_account(lake: Lake, told: Account, now_ns: int) -> None:
 
 
 def load_pairs(
-    lake: Lake, at: datetime | None = None, known_at: datetime | None = None, *, since: datetime | None = None
+    lake: Lake,
+    at: datetime | None = None,
+    known_at: datetime | None = None,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
 ) -> list[Pair]:
-    """Pairs that are not ruled out, with their markets; a pair whose market is no longer listed is left out.
+    """Pairs that are not ruled out, with their markets; a pair whose market is not known (as told below) is left out.
 
     Args:
         at: pairs as they stood at this instant; None: as they stand now.
         known_at: by what was known then; None: by all we know.
         since: of the pairs as they stand now, also those that were not over yet at this instant, as they stood before:
-            an hour is evaluated with all that could be traded in it.
+            an hour is evaluated with all that could be traded in it. Markets are as the newest catalogue tells them
+            that has them; without this argument, as the newest of all does.
+        until: markets as they stood between ``since`` and then, whatever has become of them.
 
     Raises:
         ValueError: if a stored pair contradicts itself.
     """
-    markets = {(market.venue, market.market_id): market for market in read_markets(lake)}
     rows = current_matches(lake) if at is None else matches_as_of(lake, at, known_at)
-    pairs = []
+    hopeful = []
     for row in rows.to_pylist():
-        kalshi = markets.get(("kalshi", row["kalshi_market_id"]))
-        polymarket = markets.get(("polymarket", row["polymarket_market_id"]))
         status = status_before_end(row) if since is not None and row["valid_from"] > since else row["status"]
-        if status in HOPEFUL and kalshi is not None and polymarket is not None:
+        if status in HOPEFUL:
+            hopeful.append((row, status, [(venue, row[f"{venue}_market_id"]) for venue in ("kalshi", "polymarket")]))
+    keys = {key for _, _, legs in hopeful for key in legs}
+    if since is None:
+        markets = {(market.venue, market.market_id): market for market in read_markets(lake)}
+    elif until is None:
+        markets = newest_markets(lake, keys)
+    else:
+        markets = markets_between(lake, keys, since, until)
+    pairs = []
+    for row, status, legs in hopeful:
+        kalshi, polymarket = map(markets.get, legs)
+        if kalshi is not None and polymarket is not None:
             index = row["polymarket_yes_index"]
             pairs.append(
                 Pair(
@@ -467,6 +483,10 @@ def _void_states(
     return states
 
 
+def _pairs_of_hour(lake: Lake, start: datetime) -> list[Pair]:
+    return load_pairs(lake, since=start, until=start + timedelta(hours=1))
+
+
 def evaluate_hour(settings: Settings, lake: Lake, start: datetime) -> HourEvaluation:
     """Evaluate every pair over the hour that begins at ``start``, as far as it has gone, and write what was found.
 
@@ -476,7 +496,7 @@ def evaluate_hour(settings: Settings, lake: Lake, start: datetime) -> HourEvalua
     Raises:
         ValueError: if the hour has not begun.
     """
-    pairs = load_pairs(lake, since=start)
+    pairs = _pairs_of_hour(lake, start)
     return evaluate_pairs(settings, lake, pairs, fee_source(settings, lake, pairs), start)
 
 
@@ -492,7 +512,7 @@ def evaluate_basis(settings: Settings, lake: Lake, start: datetime) -> pa.Table:
     end = min(start + timedelta(hours=1), settings.clock.now())
     if end <= start:
         raise ValueError(f"the hour from {start.isoformat()} has not begun: evaluate it once it has")
-    pairs = [pair for pair in load_pairs(lake, since=start) if is_one_proposition(pair)]
+    pairs = [pair for pair in _pairs_of_hour(lake, start) if is_one_proposition(pair)]
     fees, books = fee_source(settings, lake, pairs), HourBooks(settings, lake, pairs, start, end)
     rows: list[dict[str, Any]] = []
     for batch, data in books.batches():
@@ -518,7 +538,7 @@ def evaluate_baskets(settings: Settings, lake: Lake, start: datetime) -> Evaluat
     def fees(markets: Iterable[Market]) -> Callable[[Market, datetime], FeeModel]:
         return market_fees(settings, lake, markets)
 
-    found = evaluate_hour_of_baskets(settings, lake, start, end, load_pairs(lake, since=start), fees)
+    found = evaluate_hour_of_baskets(settings, lake, start, end, _pairs_of_hour(lake, start), fees)
     mirror_tables(settings, lake, "basket_pieces", day=start.date())
     for day in found.days:
         mirror_tables(settings, lake, "basket_opportunities", day=day)
@@ -607,7 +627,7 @@ def report_as_of(
         raise ValueError(f"as of {at.isoformat()} is not between {start.isoformat()} and now: give a past instant")
     with tempfile.TemporaryDirectory(prefix="arb-as-of-") as folder:
         then = Lake(folder, settings.exchange_name)
-        copy_known(lake, then, start, at)
+        copy_known(lake, then, start, at, timedelta(seconds=settings.max_quote_age_s))
         stopped = _Stopped.at(settings, at)
         evaluate_hours(stopped, then, start, at, progress)
         inputs = replace(_report_inputs(stopped, then, start, at), as_of=at, files=None)

@@ -5,13 +5,14 @@ from look to look. What a look needs to know of the last one is its cursor, a te
 """
 
 import functools
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import msgspec
-import pyarrow.compute as pc
+import numpy as np
 
 from arb_pipeline import pipeline
 from arb_pipeline.alerting.alert import Alert
@@ -35,14 +36,18 @@ from arb_pipeline.arbitrage.pairs import Pair
 from arb_pipeline.arbitrage.streams import PairStream, load_streams
 from arb_pipeline.clock import datetime_from_ns
 from arb_pipeline.evaluation import market_data
-from arb_pipeline.gaps import gap_share_of
+from arb_pipeline.gaps import ns_in_gaps
 from arb_pipeline.live_alerts import own_positions
+from arb_pipeline.market_hours import MarketHours, open_markets
 from arb_pipeline.model import Top
+from arb_pipeline.open_doubts import open_doubts
 from arb_pipeline.pair_prices import ACCEPTED, PairBooks, directions, edge_finding, not_trading, subject
 from arb_pipeline.settings import Settings
 from arb_pipeline.status import CaptureRun, capture_runs
-from arb_pipeline.storage.lake import Lake
+from arb_pipeline.storage.lake import HOUR_NS, Lake
 from arb_pipeline.storage.latest import latest_prices
+from arb_pipeline.storage.lines import Levels, lines_of
+from arb_pipeline.storage.tops import read_hour, row_counts
 
 __all__ = ["Look", "look_at_tables", "table_rules"]
 
@@ -51,6 +56,8 @@ _OLD: Final = timedelta(seconds=90)
 """A venue whose newest row is older is not captured: its books are unknown."""
 _BLIND_NS: Final = 600_000_000_000
 """After such a pause between two looks nobody knows what happened meanwhile."""
+
+_SIDES: Final = (("bid", 4), ("bid_size", 6), ("ask", 4), ("ask_size", 6))
 
 Key = tuple[str, str]
 """(venue, market id)."""
@@ -113,7 +120,7 @@ def _findings(tables: "_Tables", alerting: Alerting, rules: Sequence[Rule]) -> I
         elif isinstance(rule, Spread):
             for key, top in tables.tops.items():
                 if rule.wants(*key):
-                    found = UNKNOWN if top is None else spread_finding(rule, top)
+                    found = UNKNOWN if top is None or not tables.trades(key) else spread_finding(rule, top)
                     yield rule, " ".join(key), *key, tables.newest_ns(key[0]), found
         elif isinstance(rule, PriceMove):
             yield from _moves(tables, alerting, rule)
@@ -125,7 +132,7 @@ def _moves(tables: "_Tables", alerting: Alerting, rule: PriceMove) -> Iterable[F
         key = position.venue, position.market_id
         if rule.wants(*key):
             top = tables.tops.get(key)
-            found = UNKNOWN if top is None else move_finding(rule, position, top)
+            found = UNKNOWN if top is None or not tables.trades(key) else move_finding(rule, position, top)
             yield rule, position.subject, *key, tables.newest_ns(key[0]), found
 
 
@@ -186,10 +193,20 @@ class _Tables:
         for file in self.lake.files("raw_frames", self.now - 24 * _HOUR, self.now + _HOUR):
             venue = file.partition.venue or ""
             found[venue] = max(found.get(venue, 0), file.entry.max_ns or 0)
+        for venue in {*self.settings.capture_venues} - found.keys():
+            found[venue] = self._newest_of_old(venue)
         return found
 
+    def _newest_of_old(self, venue: str) -> int:
+        """The same of a venue that was silent for a day."""
+        for partition in reversed(self.lake.partitions("raw_frames", venue)):
+            files = self.lake.manifest("raw_frames", partition).files
+            if newest_ns := max((entry.max_ns or 0 for entry in files), default=0):
+                return newest_ns
+        return 0
+
     def newest_ns(self, venue: str) -> int:
-        """Receive time of a venue's newest committed frame, 0 if there is none of the last day."""
+        """Receive time of a venue's newest committed frame, 0 if there is none."""
         return self._newest.get(venue, 0)
 
     def _is_old(self, venue: str) -> bool:
@@ -210,33 +227,101 @@ class _Tables:
 
     def gap_share(self, venue: str, minutes: int) -> float | None:
         """Share of the market-time of the last minutes that lies in gaps; None if nothing was captured."""
-        start = self.now - timedelta(minutes=minutes)
-        gaps = self.lake.read("book_gaps", start, self.now, venue)
-        # A quiet market is one, too: every hour begins with the books of all.
-        hour = start.replace(minute=0, second=0, microsecond=0)
-        quoted = self.lake.read("quotes", hour, self.now, venue, columns=["market_id"])["market_id"]
-        markets = {*pc.unique(quoted).to_pylist(), *gaps["market_id"].to_pylist()}
-        return gap_share_of(gaps, len(markets), start, self.now) if markets else None
+        first = self.now_ns - minutes * 60 * 10**9
+        gaps = self.lake.read("book_gaps", first, self.now, venue)
+        quoted = row_counts(self.lake, "quotes", venue, first - first % HOUR_NS, self.now_ns)
+        lasting = open_doubts(self.lake, venue, self.now)
+        markets = max(len({*quoted, *gaps["market_id"].to_pylist()}), lasting.markets)
+        in_doubt = ns_in_gaps(gaps, first, self.now_ns) + lasting.market_ns(first, self.now_ns)
+        return min(1.0, in_doubt / (markets * (self.now_ns - first))) if markets else None
 
     @functools.cached_property
     def tops(self) -> Mapping[Key, Top | None]:
-        """The newest top of every market with a quote of the last day; None where it is not to be trusted."""
-        doubted = self._doubted()
+        """The newest top of every market with a quote of the last day; None where it is not to be trusted.
+
+        A quote stands for as long as the connection that it came over: what a market was afterwards is told by
+        the books of the hour.
+        """
         found: dict[Key, Top | None] = {}
+        left: dict[str, list[str]] = defaultdict(list)
         for row in latest_prices(self.now, lake=self.lake).to_pylist():
             key = row["venue"], row["market_id"]
-            trusted = row["in_sync"] and key not in doubted and not self._is_old(key[0])
-            bid, ask = _scaled(row["bid"], 4), _scaled(row["ask"], 4)
-            crossed = bid is not None and ask is not None and bid >= ask
-            top = (bid, _scaled(row["bid_size"], 6), ask, _scaled(row["ask_size"], 6))
-            found[key] = top if trusted and not crossed else None
+            found[key] = None
+            if self._is_old(key[0]):
+                continue
+            if row["connection_id"] in self._ended:
+                left[key[0]].append(key[1])
+            elif row["in_sync"] and key not in self._doubted and self._is_answered(row):
+                bid, bid_size, ask, ask_size = (_scaled(row[name], digits) for name, digits in _SIDES)
+                found[key] = _sound((bid, bid_size, ask, ask_size))
+        for venue, markets in left.items():
+            found.update(self._taken_over(venue, sorted(markets)))
         return found
 
+    @functools.cached_property
+    def _ended(self) -> Collection[str]:
+        """The connections of the last day whose end is told."""
+        columns = ["connection_id", "ended_at"]
+        sessions = self.lake.read("capture_sessions", self.now - 25 * _HOUR, self.now, columns=columns)
+        ends = zip(sessions["connection_id"].to_pylist(), sessions["ended_at"].to_pylist(), strict=True)
+        return {name for name, ended in ends if ended is not None}
+
+    @functools.cached_property
     def _doubted(self) -> Collection[Key]:
-        """Markets in a gap that lasts."""
-        gaps = self.lake.read("book_gaps", self.now - timedelta(seconds=1), self.now)
-        lasting = gaps.filter(pc.is_null(gaps["to_ns"]))
-        return {*zip(lasting["venue"].to_pylist(), lasting["market_id"].to_pylist(), strict=True)}
+        """Markets in a gap at their venue's newest instant."""
+        gaps = self.lake.read("book_gaps", self.now - _OLD, self.now).to_pylist()
+        return {
+            (gap["venue"], gap["market_id"])
+            for gap in gaps
+            if gap["from_ns"] <= self.newest_ns(gap["venue"])
+            and (gap["to_ns"] is None or gap["to_ns"] > self.newest_ns(gap["venue"]))
+        }
+
+    @functools.cached_property
+    def _answers(self) -> Mapping[str, int]:
+        """By polled connection the receive time of its newest answer of this hour and the last."""
+        columns = ["connection_id", "recv_ns"]
+        frames = self.lake.read("raw_frames", self.now - 2 * _HOUR, self.now, columns=columns, source="rest")
+        newest = frames.group_by("connection_id").aggregate([("recv_ns", "max")])
+        return dict(zip(newest["connection_id"].to_pylist(), newest["recv_ns_max"].to_pylist(), strict=True))
+
+    def _is_answered(self, row: Mapping[str, Any]) -> bool:
+        """Whether the connection of a quote, if it is polled, has an answer that is young enough."""
+        if row["source"] != "rest":
+            return True
+        answered_ns: int = max(row["recv_ns"], self._answers.get(row["connection_id"], 0))
+        return self.newest_ns(row["venue"]) <= answered_ns + self._max_age_ns
+
+    @property
+    def _max_age_ns(self) -> int:
+        return round(self.settings.max_quote_age_s * 10**9)
+
+    def _taken_over(self, venue: str, markets: Sequence[str]) -> dict[Key, Top | None]:
+        """The tops of markets whose newest quote is of a connection that ended, as others know them by now."""
+        at_ns = self.newest_ns(venue)
+        hour = read_hour(self.lake, venue, at_ns - at_ns % HOUR_NS, at_ns + 1, markets)
+        # Pushed connections prove themselves by heartbeats that stand in no table.
+        alive = {
+            name: min(newest_ns + self._max_age_ns, at_ns) if name in self._answers else at_ns
+            for name, newest_ns in hour.newest.items()
+        }
+        at = np.array([at_ns])
+        found: dict[Key, Top | None] = {}
+        for market, lines in zip(markets, lines_of(replace(hour, newest=alive), markets), strict=True):
+            known = [line.events for line in lines if line.known.contains(at)[0]]
+            newest = max(known, key=lambda events: int(events.times[-1]), default=None)
+            levels = None if newest is None else newest.levels()
+            found[venue, market] = None if levels is None else _sound(_top_of(levels))
+        return found
+
+    @functools.cached_property
+    def _hours(self) -> Mapping[Key, MarketHours]:
+        return open_markets(self.lake, lambda venue, market_id: (venue, market_id) in self.tops)
+
+    def trades(self, key: Key) -> bool:
+        """Whether a market trades at the time of the look, by the newest catalogue."""
+        hours = self._hours.get(key)
+        return hours is not None and not not_trading(hours, self.now)
 
     def doubts(self, pair: Pair) -> bool:
         """Whether one of the pair's tops is not known, or one of its markets does not trade."""
@@ -273,6 +358,24 @@ class _Tables:
             if state.kalshi is not None and state.polymarket is not None and not state.reasons:
                 found[pair.key] = PairBooks(pair, state.kalshi, state.polymarket)
         return found
+
+
+def _top_of(levels: Levels) -> Top:
+    """The top of a book without negative sizes: levels with one are none."""
+    keys, sizes = levels
+    sides: list[int | None] = []
+    for is_ask, best in ((0, -1), (1, 0)):
+        at = np.flatnonzero(keys % 2 == is_ask)
+        sides += [int(keys[at[best]]) // 2, int(sizes[at[best]])] if len(at) else [None, None]
+    bid, bid_size, ask, ask_size = sides
+    return bid, bid_size, ask, ask_size
+
+
+def _sound(top: Top) -> Top | None:
+    """A top that can be: not crossed, and with sizes above 0."""
+    bid, bid_size, ask, ask_size = top
+    crossed = bid is not None and ask is not None and bid >= ask
+    return None if crossed or min(bid_size or 1, ask_size or 1) < 0 else top
 
 
 def _above(bid: int | None, ask: int | None) -> bool:

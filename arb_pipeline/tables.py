@@ -142,10 +142,10 @@ _AT_OTHER_SIZES = (
     _n("size_at_balances", SIZE, "largest size that the balances in the settings pay for"),
     _n("net_at_balances", MONEY, "net of it, dollars"),
 )
-_BASKET_KIND = _c("kind", STRING, "yes_basket, no_basket, best_of_both or synthetic_no")
+_BASKET_KIND = _c("kind", STRING, "yes_basket, no_basket or best_of_both")
 _BASKET_EVENT = _c("event_id", STRING, "the event of which the outcomes are bought")
 _BASKET_OUTCOME = _c(
-    "outcome", STRING, "of synthetic_no the market of the event that is bought on the other venue, else empty"
+    "outcome", STRING, "the market that a basket is about alone; empty, as it is about all of the event's"
 )
 _BASKET_AT_BEST = (
     _c("bought_on", STRING, "kalshi, polymarket or both"),
@@ -187,7 +187,8 @@ _ALL = (
             _n("start_at", TIMESTAMP, "scheduled start"),
             _n("end_at", TIMESTAMP, "scheduled end (not the time of resolution)"),
             _n("updated_at", TIMESTAMP, "last change according to the venue"),
-            _c("market_count", INT, "number of markets listed under the event"),
+            _c("market_count", INT, "number of its markets in the table markets"),
+            _n("listed_markets", INT, "number of markets that the venue lists under it, unreadable ones included"),
             _c("fetched_at", TIMESTAMP, "when it was fetched"),
             _c("raw", STRING, "the venue's record without its markets, JSON"),
         ),

@@ -237,6 +237,7 @@ class Watching:
         self._venues = {market.venue: venues[market.venue] for market in markets}
         self._sessions: list[_SessionTap] = []
         self._messages: dict[str, str] = {}
+        self._recorder: Recorder | None = None
 
     async def run(self, show: Callable[[], bool], stop: asyncio.Event, refresh_s: float) -> None:
         """Keep the books, and call ``show`` again and again until it returns True or ``stop`` is set.
@@ -244,7 +245,8 @@ class Watching:
         Raises:
             ArbError: if none of the venues can be streamed.
         """
-        running = asyncio.create_task(self._recorder().run(stop, self._on_progress))
+        self._recorder = self._new_recorder()
+        running = asyncio.create_task(self._recorder.run(stop, self._on_progress))
         try:
             while not running.done():
                 await asyncio.wait({running}, timeout=refresh_s)
@@ -259,7 +261,7 @@ class Watching:
             reasons = "; ".join(figures.message for figures in summary.venues.values() if figures.message)
             raise ArbError(f"nothing to watch: {reasons}")
 
-    def _recorder(self) -> Recorder:
+    def _new_recorder(self) -> Recorder:
         """A recorder that keeps nothing."""
         by_venue = {name: [market for market in self._markets if market.venue == name] for name in self._venues}
         tapped = {name: cast("Venue", _VenueTap(venue, self._sessions)) for name, venue in self._venues.items()}
@@ -277,8 +279,14 @@ class Watching:
             changed = session.changed.get((market.venue, market.market_id))
             book = session.book(market.market_id)
             if changed is not None and book is not None:
-                return HeldBook(book, session.in_sync(market.market_id), changed)
+                return HeldBook(book, session.in_sync(market.market_id) and self._polls_well(market), changed)
         return None
+
+    def _polls_well(self, market: Market) -> bool:
+        """Whether the market's book, where it is polled, has a young answer; sessions know nothing of polls."""
+        polled = None if self._recorder is None else self._recorder.polled(market.venue, market.market_id)
+        max_age_ns = round(self._settings.max_quote_age_s * 1e9)
+        return polled is None or polled.trusts(market.market_id, self._settings.clock.now_ns(), max_age_ns)
 
     def message(self, market: Market) -> str:
         """What the market's venue says about its connections, empty if nothing is wrong."""

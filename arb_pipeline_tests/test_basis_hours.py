@@ -34,7 +34,7 @@ def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
             rows = getattr(data, name)
             own = rows.filter(pc.equal(rows["venue"], venue))
             lake.write_part(name, Partition.of(name, venue, START), own, "w")
-    monkeypatch.setattr(pipeline, "load_pairs", lambda lake, since: [UNSEEN, OTHER, RELATED, pair()])
+    monkeypatch.setattr(pipeline, "load_pairs", lambda lake, since, until: [UNSEEN, OTHER, RELATED, pair()])
     monkeypatch.setattr(pipeline, "fee_source", lambda settings, lake, pairs: quadratic)
     return lake
 

@@ -63,7 +63,7 @@ def event(venue: str, answers: Iterable[str] = ANSWERS) -> Event:
     )
     return Event(
         venue=venue, event_id=f"{venue}-high", title="High temp in Oslo on Jul 20, 2026?", mutually_exclusive=True,
-        markets=markets,
+        markets=markets, listed_markets=len(markets),
     )  # fmt: skip
 
 
@@ -196,6 +196,31 @@ def test_memory_for_one_basket_at_a_time_gives_the_same(made: Made, monkeypatch:
     assert whole.basket_pieces.num_rows == 1
 
 
+def test_a_connection_that_pushes_to_another_baskets_markets_is_no_polled_one(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the first event all that came was asked for to resync: alone it seems polled, and stale seconds later."""
+    high = event("kalshi")
+    low = replace(
+        high,
+        event_id="kalshi-low",
+        markets=tuple(
+            replace(one, market_id=f"KXLOW-{number}", event_id="kalshi-low") for number, one in enumerate(high.markets)
+        ),
+    )
+    write_catalogue(made.lake, "kalshi", [high, low], HOURS[0])
+    made.match(HOURS[0])
+    tape = Tape().session("kalshi")
+    for number, prices in enumerate((("0.25", "0.60"), ("0.30", "0.60"), ("0.20", "0.60"))):
+        for (name, source), price in zip((("HIGH", "rest"), ("LOW", "ws")), prices, strict=True):
+            tape.snapshot("kalshi", 10, [], [(price, "100")], market_id=f"KX{name}-{number}", source=source)
+    put(made.lake, tape)
+    monkeypatch.setattr("arb_pipeline.baskets.ROWS_AT_ONCE", 1)
+    rows = evaluate_baskets(made.settings(HOURS[1]), made.lake, START).basket_opportunities.to_pylist()
+    told = [row for row in rows if (row["kind"], row["event_id"]) == ("yes_basket", "kalshi-high")]
+    assert [(row["opened_at"], row["closed_at"], row["reasons"]) for row in told] == [(when(10), None, "[]")]
+
+
 def test_an_hour_that_lasts_is_evaluated_as_far_as_it_has_gone(made: Made) -> None:
     found = evaluate_baskets(made.settings(START + timedelta(minutes=30)), made.lake, START)
     (row,) = found.basket_opportunities.to_pylist()
@@ -221,7 +246,7 @@ def test_an_outcome_that_was_settled_no_is_one_no_more_from_then_on(made: Made) 
 
 def test_an_outcome_that_nobody_lists_any_more_leaves_nothing_proven(made: Made) -> None:
     left = event("kalshi")
-    made.list("kalshi", replace(left, markets=left.markets[:2]), HOURS[0])
+    made.list("kalshi", replace(left, markets=left.markets[:2], listed_markets=2), HOURS[0])
     assert names(made, HOURS[1]) == (["KXHIGH-0", "KXHIGH-1"], ("KXHIGH-2",), "KXHIGH-2 is not listed")
     made.match(HOURS[0] + timedelta(minutes=1))
     assert names(made, HOURS[0]) == (["KXHIGH-0", "KXHIGH-1"], (), "a tail is not listed")

@@ -167,6 +167,16 @@ def test_what_is_not_to_be_trusted_comes_last_and_the_screen_is_bounded() -> Non
     assert "1 more pairs" in shown
 
 
+@pytest.mark.parametrize(("inverted", "words"), [(False, "NO / YES"), (True, "NO / NO")])
+def test_what_is_bought_is_named_as_each_venue_names_it(inverted: bool, words: str) -> None:
+    row = BoardRow(made_pair(inverted=inverted), (1.0, 2.0), "yes_polymarket", D("0.01"), D("-0.01"), D(5))
+    console = Console(width=200, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(board_of(row).render(2))
+    assert words in captured.get()
+    assert row.document()["bought"] == words.split(" / ")
+
+
 # --- which pairs -------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,10 @@ from arb_pipeline.handlers import HandlerContext, TimePassed, build
 from arb_pipeline.live_alerts import LiveAlerts, load_plan, own_positions
 from arb_pipeline.live_rules import live_handlers
 from arb_pipeline.matching.versions import record_matches
-from arb_pipeline.model import BookDelta, Market, MarketChange, OrderBook, Quote, Side
+from arb_pipeline.model import BookDelta, Market, MarketChange, MarketStatus, OrderBook, Quote, Side
 from arb_pipeline.pipeline import discover
 from arb_pipeline.settings import Settings
-from arb_pipeline.storage.catalogue import read_markets
+from arb_pipeline.storage.catalogue import read_events, read_markets, write_catalogue
 from arb_pipeline.storage.lake import Lake
 from arb_pipeline_tests.alerting.hook import Hook, serving, wait_until
 from arb_pipeline_tests.exchange.conftest import Scripted
@@ -152,7 +152,7 @@ async def test_an_edge_is_told_within_a_second_of_its_quote_and_its_end_too(
         quoted = datetime.fromisoformat(told["at"]).timestamp()
         assert 0 <= arrived_ns / 1e9 - quoted < 1.0
     assert (fired["rule"], fired["market_id"]) == ("paying", yes)
-    assert fired["subject"] == f"{yes} = {no}, YES on kalshi, opposite on polymarket"
+    assert fired["subject"] == f"{yes} = {no}, YES on kalshi, NO on polymarket"
     assert fired["details"]["gap"] == "0.2"
     net = Decimal(fired["details"]["net"])
     assert net == 10 * Decimal("0.2") - Decimal(fired["details"]["fees"])
@@ -324,6 +324,7 @@ def test_an_inverted_pair_is_read_from_the_other_side(stage: Stage) -> None:
     desk.quote("kalshi", 2_000, 3_000)
     desk.quote("polymarket", 5_000, 6_000)
     assert desk.states() == ["fired"]
+    assert desk.told[0].subject.endswith(", YES on kalshi, YES on polymarket")
     assert desk.told[0].details["gap"] == "0.1", "the opposite of Kalshi's YES is Polymarket's YES, at 0.60"
 
 
@@ -378,6 +379,116 @@ def test_a_market_that_stops_trading_makes_its_edges_unknown(stage: Stage) -> No
     begun = msgspec.structs.replace(stopped, change="activated")
     desk.live.follow(begun, desk.context("kalshi", market))
     assert desk.states() == ["fired"]
+
+
+def with_hours(stage: Stage, venue: str, **changes: Any) -> None:
+    """Have the catalogue tell other times or another status of the pair's market there."""
+    events = [
+        msgspec.structs.replace(
+            event,
+            markets=tuple(
+                msgspec.structs.replace(market, **changes)
+                if market.market_id in {stage.kalshi.market_id, stage.polymarket.market_id}
+                else market
+                for market in event.markets
+            ),
+        )
+        for event in read_events(stage.lake, venue)
+    ]
+    write_catalogue(stage.lake, venue, events, stage.settings.clock.now())
+
+
+HELD = EDGE.replace("size: 10", "size: 10, for_seconds: 5, repeat_after: 10")
+TIGHT = "rules: [{name: paying, kind: spread, at_most: 0.1, venues: polymarket, for_seconds: 5, repeat_after: 10}]"
+
+
+@pytest.mark.parametrize("rules", [HELD, TIGHT])
+def test_what_begins_before_the_close_is_not_told_after_it(stage: Stage, rules: str) -> None:
+    with_hours(stage, "polymarket", close_at=stage.settings.clock.now() + timedelta(seconds=4))
+    desk = desk_of(stage, rules)
+    desk.pay()
+    desk.wait(30)
+    assert desk.told == []
+
+
+@pytest.mark.parametrize("rules", [HELD, TIGHT])
+def test_what_was_told_is_not_repeated_after_the_close(stage: Stage, rules: str) -> None:
+    with_hours(stage, "polymarket", close_at=stage.settings.clock.now() + timedelta(seconds=9))
+    desk = desk_of(stage, rules)
+    desk.pay()
+    desk.wait(60)
+    assert desk.states() == ["fired"]
+
+
+@pytest.mark.parametrize("rules", [HELD, TIGHT])
+def test_what_stands_when_trading_begins_is_told(stage: Stage, rules: str) -> None:
+    with_hours(stage, "polymarket", open_at=stage.settings.clock.now() + timedelta(seconds=20))
+    desk = desk_of(stage, rules)
+    desk.pay()
+    desk.wait(24)
+    assert desk.told == []
+    desk.wait(3)
+    assert desk.states() == ["fired"]
+
+
+@pytest.mark.parametrize("rules", [HELD, TIGHT])
+def test_a_book_that_grows_too_old_without_an_event_is_in_doubt(stage: Stage, rules: str) -> None:
+    desk = desk_of(stage, rules)
+    desk.pay()
+    desk.wait(3)
+    shelf = desk.shelves["polymarket"]
+    shelf.doubted.add(desk.market("polymarket"))
+    desk.wait(10)
+    assert desk.told == []
+    shelf.doubted.clear()
+    desk.wait(4)
+    assert desk.told == [], "it lasts since it is known again"
+    desk.wait(4)
+    assert desk.states() == ["fired"]
+
+
+@pytest.mark.parametrize("status", [MarketStatus.PAUSED, MarketStatus.SETTLED])
+def test_a_spread_or_a_move_of_a_market_that_does_not_trade_is_unknown(stage: Stage, status: MarketStatus) -> None:
+    with_hours(stage, "kalshi", status=status)
+    held = stage.settings.alerts_file.with_name("held.csv")
+    held.write_text(f"venue,market_id,outcome,size,entry\nkalshi,{stage.kalshi.market_id},YES,20,0.10\n")
+    moved = "{name: moved, kind: price_move, by: 0.05}"
+    desk = desk_of(
+        stage, f"positions: held.csv\nrules: [{{name: tight, kind: spread, at_most: 0.1, venues: kalshi}}, {moved}]"
+    )
+    desk.pay()
+    assert desk.told == []
+
+
+def test_a_run_begins_with_what_the_run_before_told_up_to_its_window(stage: Stage) -> None:
+    """Its process is there long before that."""
+    before = desk_of(stage)
+    next_run = Desk(stage)
+    before.pay()
+    assert before.states() == ["fired"]
+    next_run.pay()
+    assert next_run.told == [], "it was told before"
+    after = Desk(stage)
+    before.quote("polymarket", 2_000, 6_000)
+    assert before.states() == ["fired", "resolved"]
+    after.pay()
+    assert after.states() == ["fired"]
+
+
+def test_captures_of_other_venues_or_shards_keep_what_they_told_apart(stage: Stage) -> None:
+    stage.rules(EDGE)
+    given: list[tuple[tuple[int, int], tuple[str, ...]]] = [
+        ((0, 1), ("kalshi",)),
+        ((0, 1), ("polymarket",)),
+        ((0, 2), ("kalshi",)),
+        ((0, 1), ()),
+    ]
+    made = [live_handlers(stage.settings, stage.lake, *one)[0].parameters["state"] for one in given]
+    assert len({*made}) == 4
+    assert (
+        live_handlers(stage.settings, stage.lake, (0, 1), {"polymarket": [], "kalshi": []})[0].parameters["state"]
+        == made[3]
+    )
 
 
 def test_the_next_run_knows_what_was_told(stage: Stage) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -9,7 +10,7 @@ from arb_pipeline.alerting.rules import NetEdge
 from arb_pipeline.arbitrage.fees import FeeBook
 from arb_pipeline.arbitrage.pairs import Pair
 from arb_pipeline.model import Level, MarketStatus, MatchStatus, OrderBook, Relation
-from arb_pipeline.pair_prices import PairBooks, directions, edge_finding, not_trading
+from arb_pipeline.pair_prices import PairBooks, directions, edge_finding, not_trading, subject
 from arb_pipeline_tests.arbitrage.builders import START, free, market, pair, quadratic, unknown, when
 
 D = Decimal
@@ -70,6 +71,15 @@ def test_a_turned_book_gives_the_same_gap_as_its_mirror(bid: int, ask: int, inve
     books = PairBooks.of(pair(inverted=inverted), kalshi, told)
     assert books.gap("yes_kalshi") == bid - ask
     assert books.gap("yes_polymarket") is None
+
+
+def test_a_subject_names_the_outcomes_of_each_market() -> None:
+    exclusive = replace(pair(), relation=Relation.EXCLUSIVE)
+    implied = replace(pair(), relation=Relation.KALSHI_IMPLIES_POLYMARKET, polymarket_yes_index=1)
+    assert subject(pair(), "yes_kalshi").endswith(", YES on kalshi, NO on polymarket")
+    assert subject(pair(inverted=True), "yes_kalshi").endswith(", YES on kalshi, YES on polymarket")
+    assert subject(exclusive, "yes_polymarket").endswith(", NO on kalshi, NO on polymarket")
+    assert subject(implied, "yes_polymarket").endswith(", NO on kalshi, NO on polymarket")
 
 
 def test_of_an_implication_one_direction_pays() -> None:

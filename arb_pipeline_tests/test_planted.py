@@ -59,7 +59,6 @@ HOUR: Final = timedelta(hours=1)
 _SECOND: Final = 1_000_000_000
 FIGURES: Final = ("size", "gross", "fees", "net", "peak_edge", "time_weighted_edge")
 
-pytestmark = pytest.mark.xdist_group("planted")  # one market for all of them
 
 Row = dict[str, Any]
 Planted = Mapping[str, Any]

@@ -14,12 +14,13 @@ from arb_pipeline.alerting.alert import Alert
 from arb_pipeline.capture.heartbeat import HeartbeatFile
 from arb_pipeline.clock import Clock
 from arb_pipeline.defs.alerts import ALERTS_SENSOR, alert_sensor
-from arb_pipeline.model import MatchStatus
+from arb_pipeline.model import Event, MarketStatus, MatchStatus
 from arb_pipeline.settings import Settings
+from arb_pipeline.storage.catalogue import write_catalogue
 from arb_pipeline.storage.lake import Lake, Partition
 from arb_pipeline.table_alerts import look_at_tables
 from arb_pipeline_tests.alerting.hook import Hook, serving
-from arb_pipeline_tests.arbitrage.builders import KALSHI, POLYMARKET, START, Tape, at, free, pair
+from arb_pipeline_tests.arbitrage.builders import KALSHI, POLYMARKET, START, Tape, at, free, market, pair, when
 
 VENUES = ("kalshi", "polymarket")
 
@@ -43,6 +44,12 @@ class Desk:
         text = "\n".join(f"  - {rule}" for rule in rules)
         self.settings.alerts_file.write_text(f"positions: held.csv\nrules:\n{text}\n")
 
+    def list_market(self, venue: str, **changes: Any) -> None:
+        """Have the catalogue tell a market, by default one that is open for days."""
+        listed = market(venue, **changes)
+        event = Event(venue=venue, event_id=listed.event_id, title="E", markets=(listed,))
+        write_catalogue(self.lake, venue, [event], START)
+
     def keep(self, tape: Tape, heard_s: float) -> None:
         """Write a tape, heard of until so many seconds after the start."""
         for venue in VENUES:
@@ -60,6 +67,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     settings = Settings(lake=str(tmp_path / "lake"), alerts_file=tmp_path / "alerts.yaml")
     desk = Desk(settings, 60)
     monkeypatch.setattr(Settings, "clock", property(lambda _self: Clock(source=lambda: desk.now)))
+    for venue in VENUES:
+        desk.list_market(venue)
     accepted = [pair(status=MatchStatus.APPROVED)]
     monkeypatch.setattr(pipeline, "load_pairs", lambda *_args, **_options: accepted)
     monkeypatch.setattr(pipeline, "fee_source", lambda *_args, **_options: free)
@@ -84,7 +93,7 @@ def test_a_net_edge_is_that_of_the_whole_size(desk: Desk, above: str, size: int,
     assert [alert.state for alert in told] == ["fired"] * fires
     assert desk.look(30) == [], "what was told is not told again"
     if fires:
-        assert told[0].subject == f"{KALSHI} = {POLYMARKET}, YES on kalshi, opposite on polymarket"
+        assert told[0].subject == f"{KALSHI} = {POLYMARKET}, YES on kalshi, NO on polymarket"
         assert Decimal(told[0].details["net_edge"]) == (Decimal("0.08") if size == 20 else Decimal("0.075"))
 
 
@@ -163,6 +172,75 @@ def test_positions_that_cannot_be_read_cost_their_rules_only(desk: Desk) -> None
     assert "held.csv cannot be read" in trouble
 
 
+TIGHT = "{name: tight, kind: spread, at_most: 0.02, venues: kalshi, over: tables}"
+
+
+def kalshi_alone(end: float | None = None, **options: Any) -> Tape:
+    tape = Tape().session("kalshi", end=end, connection="run/kalshi/0.1").session("polymarket")
+    return tape.snapshot("kalshi", 1, [("0.40", "9")], [("0.42", "90")], connection="run/kalshi/0.1", **options)
+
+
+def test_the_top_of_a_connection_that_is_down_is_unknown(desk: Desk) -> None:
+    """A disconnect writes no quote, and its gap gets a row only when it ends."""
+    held = desk.settings.alerts_file.with_name("held.csv")
+    held.write_text(f"venue,market_id,outcome,size,entry\nkalshi,{KALSHI},yes,100,0.30\n")
+    desk.rules(TIGHT, "{name: moved, kind: price_move, by: 0.05, over: tables}")
+    desk.keep(kalshi_alone(), 40)
+    assert {alert.handler for alert in desk.look()} == {"tight", "moved"}
+    desk.cursor = ""
+    desk.keep(Tape().session("kalshi", end=50, connection="run/kalshi/0.1"), 55)
+    assert desk.look() == []
+
+
+def test_an_edge_whose_connection_went_down_is_not_over(desk: Desk) -> None:
+    desk.rules("{name: paying, kind: net_edge, above: 0.01, size: 10, over: tables}")
+    desk.keep(paying(), 55)
+    assert [alert.state for alert in desk.look()] == ["fired"]
+    moved = Tape().session("polymarket", end=58).snapshot("kalshi", 59, [("0.40", "9")], [("0.60", "90")])
+    desk.keep(moved, 60)
+    assert desk.look(5) == [], "nobody knows what Polymarket bids now"
+
+
+def test_a_book_that_another_connection_took_over_without_a_quote_is_known(desk: Desk) -> None:
+    """So an hour begins: with the books of the run's own connections, whose quotes came before its window."""
+    desk.rules(TIGHT)
+    tape = kalshi_alone(end=30)
+    taken_over: dict[str, Any] = {"connection": "run/kalshi/1.1", "quote": False}
+    tape.snapshot("kalshi", 31, [("0.41", "9")], [("0.42", "90"), ("0.43", "1")], **taken_over)
+    desk.keep(tape, 55)
+    [alert] = desk.look()
+    assert alert.details == {"kind": "spread", "spread": "0.01", "size": "9"}
+
+
+@pytest.mark.parametrize(("answered_s", "fires"), [(51, True), (49, False)])
+def test_a_polled_top_is_as_old_as_its_last_answer(desk: Desk, answered_s: float, fires: bool) -> None:
+    desk.rules(TIGHT)
+    tape = kalshi_alone(source="rest").answer("kalshi", 55)
+    answer = {**tape._rows["raw_frames"][-1], "connection_id": "run/kalshi/0.1", "recv_ns": at(answered_s)}
+    tape._rows["raw_frames"].append(answer)
+    desk.keep(tape, 55)
+    assert len(desk.look()) == fires
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"status": MarketStatus.SETTLED},
+        {"status": MarketStatus.PAUSED},
+        {"close_at": when(59)},
+        {"open_at": when(61)},
+        {"market_id": "KXOTHER"},
+    ],
+)
+def test_a_market_that_does_not_trade_is_unknown(desk: Desk, changes: dict[str, Any]) -> None:
+    held = desk.settings.alerts_file.with_name("held.csv")
+    held.write_text(f"venue,market_id,outcome,size,entry\nkalshi,{KALSHI},yes,100,0.30\n")
+    desk.rules(TIGHT, "{name: moved, kind: price_move, by: 0.05, over: tables}")
+    desk.keep(kalshi_alone(), 55)
+    desk.list_market("kalshi", **changes)
+    assert desk.look() == []
+
+
 def test_rules_evaluated_live_are_left_alone(desk: Desk) -> None:
     desk.rules("{name: paying, kind: net_edge, above: 0.01, size: 10}")
     desk.keep(paying(), 55)
@@ -182,6 +260,63 @@ def test_gaps_beyond_their_share(desk: Desk) -> None:
     assert [alert.state for alert in desk.look(180)] == ["resolved"], "the last thirty minutes have no gap any more"
 
 
+SHARES = "{name: many, kind: gap_share, above: 0.3, minutes: 10, venues: kalshi}"
+
+
+def test_an_outage_that_lasts_counts(desk: Desk) -> None:
+    desk.rules(SHARES)
+    desk.keep(kalshi_alone().snapshot("kalshi", 1, market_id="KXB", connection="run/kalshi/1.1"), 590)
+    desk.now = at(600)
+    assert desk.look() == []
+    desk.keep(Tape().session("kalshi", end=400, connection="run/kalshi/0.1"), 795)
+    [alert] = desk.look(200)
+    assert alert.details["share"] == f"{400 / 1200:.6f}", "one of two markets for 400 of 600 seconds"
+    reconnected = Tape().snapshot("kalshi", 805, connection="run/kalshi/0.2")
+    desk.keep(reconnected.gap("kalshi", 400, 805, connection="run/kalshi/0.1"), 995)
+    assert desk.look(200) == [], "405 of 1200 seconds"
+    [resolved] = desk.look(200)
+    assert (resolved.state, resolved.details["share"]) == ("resolved", f"{205 / 1200:.6f}")
+
+
+def test_an_outage_of_more_than_an_hour_is_everything(desk: Desk) -> None:
+    desk.rules(SHARES)
+    desk.keep(kalshi_alone(end=400), 590)
+    desk.now = at(3 * 3600)
+    [alert] = desk.look()
+    assert alert.details["share"] == "1.000000"
+
+
+@pytest.mark.parametrize("reason", ["window_end", "stopped", "killed"])
+def test_a_connection_that_nobody_wants_any_more_is_no_outage(desk: Desk, reason: str) -> None:
+    desk.rules(SHARES)
+    tape = kalshi_alone(end=400)
+    tape._rows["capture_sessions"][0]["stop_reason"] = reason
+    desk.keep(tape, 590)
+    desk.now = at(800)
+    assert desk.look() == []
+
+
+def test_polls_without_an_answer_count(desk: Desk) -> None:
+    desk.rules(SHARES)
+    tape = kalshi_alone(source="rest").answer("kalshi", 590)
+    tape._rows["raw_frames"].append({**tape._rows["raw_frames"][-1], "connection_id": "run/kalshi/0.1"})
+    desk.keep(tape, 590)
+    desk.now = at(600)
+    assert desk.look() == []
+    [alert] = desk.look(400)
+    assert alert.details["share"] == f"{410 / 600:.6f}"
+
+
+def test_a_book_that_is_out_of_sync_counts(desk: Desk) -> None:
+    desk.rules(SHARES)
+    desk.keep(kalshi_alone().change("kalshi", 300, "bid", "0.41", "1", connection="run/kalshi/0.1", in_sync=False), 590)
+    desk.now = at(600)
+    [alert] = desk.look()
+    assert alert.details["share"] == "0.500000"
+    desk.keep(Tape().gap("kalshi", 300, 400, connection="run/kalshi/0.1"), 595)
+    assert [alert.state for alert in desk.look()] == ["resolved"], "it was over after 100 seconds"
+
+
 def test_a_capture_that_falls_silent(desk: Desk) -> None:
     desk.rules("{name: stalled, kind: capture_stalled, after_seconds: 60, repeat_after: 100}")
     assert desk.look() == [], "nobody ever captured"
@@ -192,6 +327,7 @@ def test_a_capture_that_falls_silent(desk: Desk) -> None:
     assert told[0].message == "stalled: kalshi: no sign of life for 65 s (limit 60 s)"
     assert desk.look(90) == []
     assert {alert.state for alert in desk.look(10)} == {"repeated"}
+    assert {alert.state for alert in desk.look(3 * 86_400)} == {"repeated"}, "however long ago it was"
     heartbeat = HeartbeatFile(desk.settings, desk.lake, "run", shard=(0, 1), venues=("kalshi",))
     heartbeat.begin()
     assert [(alert.subject, alert.state) for alert in desk.look()] == [("kalshi", "resolved")]

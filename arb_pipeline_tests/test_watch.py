@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -28,7 +28,8 @@ from arb_pipeline.model import Market, MarketStatus
 from arb_pipeline.settings import Settings
 from arb_pipeline.units import ONE, price_decimal
 from arb_pipeline.venues import VENUES
-from arb_pipeline_tests.capture.fakes import markets
+from arb_pipeline.venues.base import Venue, VenueError
+from arb_pipeline_tests.capture.fakes import FakePolling, PolledVenue, markets
 from arb_pipeline_tests.exchange.conftest import Scripted
 
 
@@ -192,6 +193,27 @@ async def test_without_a_kalshi_key_the_books_are_there_all_the_same(exchange: E
     ticker, _ = true_pair(exchange)
     view = await view_of(settings, await found(settings, "kalshi", ticker))
     assert list(view.books[0].bids) == exchange.kalshi.markets[ticker].book.bid_levels()
+
+
+async def test_a_book_whose_polls_fail_is_not_trusted() -> None:
+    """Its session knows nothing of that: it holds the book of the last good answer."""
+    polling = FakePolling()
+    polling.answers["M"] = b"[[[4000, 5]], [[4200, 6]]]"
+    settings = Settings(lake="unused", poll_interval_s=0.02)
+    [market] = markets("M")
+    watching = watch.Watching(settings, [market], {"fake": cast("Venue", PolledVenue(polling))})
+    seen: list[bool] = []
+
+    def show() -> bool:
+        held = watching.held(market)
+        if held is not None and seen[-1:] != [held.in_sync]:
+            seen.append(held.in_sync)
+        polling.error = VenueError("maintenance") if seen == [True] else None
+        return len(seen) == 3
+
+    async with asyncio.timeout(20):
+        await watching.run(show, asyncio.Event(), 0.01)
+    assert seen == [True, False, True]
 
 
 async def test_before_its_book_is_there_a_market_says_so_and_the_gap_is_unknown(exchange: Exchange) -> None:

@@ -18,15 +18,15 @@ from typing import Final
 
 import httpx
 import msgspec
-from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt
+from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, stop_when_event_set
 from tenacity.nap import sleep_using_event
 from tenacity.wait import wait_exponential, wait_random
 
 from arb_pipeline.alerting.alert import Alert, body
-from arb_pipeline.alerting.rules import DEFAULT, AlertError, Channel, Email, Slack, load_alerting
+from arb_pipeline.alerting.rules import DEFAULT, LOG, AlertError, Alerting, Channel, Email, Slack, load_alerting
 from arb_pipeline.clock import datetime_from_ns
 
-__all__ = ["DeliveryError", "Notifier", "build_notifier", "channel_senders"]
+__all__ = ["DeliveryError", "Notifier", "build_notifier", "channel_senders", "default_trouble"]
 
 _log = logging.getLogger(__name__)
 
@@ -56,17 +56,20 @@ class Notifier:
 
     Args:
         senders: by channel name, what delivers to it.
+        renewed: asked before each alert: other senders if there are any now, None if they stay.
         tries: how often a channel is tried for one alert.
         backoff_s: first and longest pause between two tries, seconds.
 
     Attributes:
-        count: alerts that were sent. undelivered: deliveries that failed for good, or were not begun for lack of room.
+        count: alerts that were sent. undelivered: deliveries that failed for good, or were not begun for lack of room
+            or of the channel that the alert names.
     """
 
     def __init__(
         self,
         senders: Iterable[tuple[str, Send]] = (),
         *,
+        renewed: Callable[[], Iterable[tuple[str, Send]] | None] = lambda: None,
         tries: int = _TRIES,
         backoff_s: tuple[float, float] = _BACKOFF_S,
         most_waiting: int = _MOST_WAITING,
@@ -74,20 +77,28 @@ class Notifier:
         self.count = 0
         self._refused = 0
         self._closing = threading.Event()
-        self._lanes = {name: _Lane(name, send, tries, backoff_s, most_waiting, self._closing) for name, send in senders}
+        self._renewed = renewed
+        self._options = (tries, backoff_s, most_waiting, self._closing)
+        self._lanes = self._begun(senders)
+        self._past: list[_Lane] = []
+        """Lanes that were replaced; they deliver what they were given."""
 
     @property
     def undelivered(self) -> int:
         """See the class."""
-        return self._refused + sum(lane.failed for lane in self._lanes.values())
+        return self._refused + sum(lane.failed for lane in self._all)
 
     def send(self, alert: Alert) -> None:
         """Log an alert, and leave it to its channels; never waits."""
         self.count += 1
         _log.warning("%s", alert.message, extra={"alert": body(alert)})
+        self._renew()
         for name in alert.channels or self._lanes:
             lane = self._lanes.get(name)
-            if lane is not None and not lane.put(alert):
+            if lane is None and name != LOG:
+                _log.error("there is no channel %r: an alert does not go there; see 'arb alerts check'", name)
+                self._refused += 1
+            elif lane is not None and not lane.put(alert):
                 self._refused += 1
 
     def close(self, wait_s: float = _LAST_WAIT_S) -> None:
@@ -95,10 +106,25 @@ class Notifier:
         deadline = time.monotonic() + wait_s
         for lane in self._lanes.values():
             lane.end()
-        for lane in self._lanes.values():
+        for lane in self._all:
             lane.join(max(0.0, deadline - time.monotonic()))
         self._closing.set()
-        self._refused += sum(lane.left() for lane in self._lanes.values())
+        self._refused += sum(lane.leave() for lane in self._all)
+
+    @property
+    def _all(self) -> "list[_Lane]":
+        return [*self._past, *self._lanes.values()]
+
+    def _begun(self, senders: Iterable[tuple[str, Send]]) -> "dict[str, _Lane]":
+        return {name: _Lane(name, send, *self._options) for name, send in senders}
+
+    def _renew(self) -> None:
+        senders = self._renewed()
+        if senders is not None:
+            for lane in self._lanes.values():
+                lane.end()
+            self._past += self._lanes.values()
+            self._lanes = self._begun(senders)
 
 
 class _Lane:
@@ -117,12 +143,13 @@ class _Lane:
         self._name = name
         self._send = send
         self._unfinished = 0
+        self._is_left = False
         self._lock = threading.Lock()
         self._waiting: queue.Queue[Alert | None] = queue.Queue(most_waiting + 1)
         self._most = most_waiting
         first, longest = backoff_s
         self._retrying = Retrying(
-            stop=stop_after_attempt(tries),
+            stop=stop_after_attempt(tries) | stop_when_event_set(closing),
             wait=wait_exponential(multiplier=first, max=longest) + wait_random(0, first),
             retry=retry_if_exception_type(_WorthAnotherTryError),
             sleep=sleep_using_event(closing),
@@ -147,9 +174,10 @@ class _Lane:
         """Wait for the thread."""
         self._thread.join(wait_s)
 
-    def left(self) -> int:
-        """Alerts that are neither delivered nor given up."""
+    def leave(self) -> int:
+        """Try no more; alerts that are neither delivered nor given up."""
         with self._lock:
+            self._is_left = True
             return self._unfinished
 
     def _deliver(self) -> None:
@@ -158,6 +186,8 @@ class _Lane:
         while (alert := self._waiting.get()) is not None:
             trouble = self._tried(alert)
             with self._lock:
+                if self._is_left:
+                    return
                 self._unfinished -= 1
                 self.failed += bool(trouble)
             if trouble:
@@ -178,16 +208,49 @@ class _Lane:
 
 
 def build_notifier(path: Path, webhook: str = "") -> Notifier:
-    """The notifier of an alerts' file and of the webhook of the settings.
+    """The notifier of an alerts' file and of the webhook of the settings; it follows the file as that changes.
 
     A file that cannot be used costs its channels, not the alerts: it is logged.
     """
-    channels: tuple[Channel, ...] = ()
+    channels = _Channels(path, webhook)
+    return Notifier(channels() or (), renewed=channels)
+
+
+class _Channels:
+    """What delivers to the channels of a file, when it is called first and each time that the file has changed."""
+
+    def __init__(self, path: Path, webhook: str) -> None:
+        self._path = path
+        self._webhook = webhook
+        self._version: object = None
+        self._channels: tuple[Channel, ...] = ()
+        self._is_new = True
+
+    def __call__(self) -> list[tuple[str, Send]] | None:
+        version = _version(self._path)
+        is_first, self._is_new = self._is_new, False
+        if not is_first and version == self._version:
+            return None
+        self._version = version
+        try:
+            channels = load_alerting(self._path).channels
+        except AlertError as error:
+            kept = "alerts go to no channel of the file" if is_first else "channels stay as they were"
+            _log.error("%s: %s", kept, error)
+            channels = self._channels
+        if not is_first and channels == self._channels:
+            return None
+        self._channels = channels
+        return channel_senders(channels, self._webhook)
+
+
+def _version(path: Path) -> tuple[int, int, int] | None:
+    """Tells one content of a file from another without reading it; None if it is not there."""
     try:
-        channels = load_alerting(path).channels
-    except AlertError as error:
-        _log.error("alerts go to no channel of the file: %s", error)
-    return Notifier(channel_senders(channels, webhook))
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def channel_senders(channels: Sequence[Channel], webhook: str = "") -> list[tuple[str, Send]]:
@@ -201,6 +264,15 @@ def channel_senders(channels: Sequence[Channel], webhook: str = "") -> list[tupl
     elif webhook:
         senders.append((DEFAULT, lambda alert: post(webhook, _document(alert))))
     return senders
+
+
+def default_trouble(alerting: Alerting, webhook: str) -> str:
+    """Why the channel ``default`` cannot be used, empty if it can or if no active rule names it."""
+    wanting = [rule.name for rule in alerting.active if DEFAULT in rule.notify]
+    if not wanting or webhook.startswith(("http://", "https://")):
+        return ""
+    wrong = "does not begin with http:// or https://" if webhook else "is not set"
+    return f"ARB_ALERT_WEBHOOK_URL {wrong}, and rule {wanting[0]!r} notifies {DEFAULT!r}: correct one of them"
 
 
 def _sender(channel: Channel) -> Send:

@@ -5,30 +5,49 @@ A YAML file is a list of entries, a CSV file has a header; both name ``venue``, 
 """
 
 import csv
+import functools
 import io
+import logging
 from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from arb_pipeline.alerting.rules import AlertError, VenueName
 from arb_pipeline.venues.base import Position as Held
 
 __all__ = ["Outcome", "Position", "load_positions", "positions_of_account"]
 
+_log = logging.getLogger(__name__)
+
 Outcome: TypeAlias = Literal["yes", "no"]
 
 
+def _canonical(market_id: str) -> str:
+    """The id as the venues write it: a condition id small and of 32 bytes, a ticker in capitals.
+
+    A condition id may be written without its trailing zero byte, as rules take it, too.
+    """
+    if not market_id.lower().startswith("0x"):
+        return market_id.upper()
+    small = market_id.lower()
+    return small.ljust(66, "0") if len(small) == 64 else small
+
+
 class Position(BaseModel):
-    """Contracts of one outcome of a market, bought at ``entry`` dollars each on average."""
+    """Contracts of one outcome of a market, bought at ``entry`` dollars each on average.
+
+    Attributes:
+        market_id: as the venue writes it, however it was given.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     venue: VenueName
-    market_id: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+    market_id: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_canonical)]
     outcome: Annotated[Outcome, BeforeValidator(lambda value: str(value).lower())]
     size: Annotated[Decimal, Field(gt=0, allow_inf_nan=False)]
     entry: Annotated[Decimal, Field(ge=0, le=1)]
@@ -69,18 +88,27 @@ def load_positions(path: Path) -> tuple[Position, ...]:
 
 
 def positions_of_account(venue: str, held: Iterable[Held]) -> list[Position]:
-    """What an account holds; the entry is what it cost, by contract, without fees."""
-    return [
-        Position(
-            venue=venue,
-            market_id=one.market_id,
-            outcome="yes" if one.size > 0 else "no",
-            size=abs(one.size),
-            entry=one.cost / abs(one.size),
-        )
-        for one in held
-        if one.size and 0 <= one.cost <= abs(one.size)
-    ]
+    """What an account holds; the entry is what it cost, by contract, without fees.
+
+    A position without an entry in [0, 1] is left out, and logged once.
+    """
+    found = []
+    for one in held:
+        size = abs(one.size)
+        if size and 0 <= one.cost <= size:
+            outcome: Outcome = "yes" if one.size > 0 else "no"
+            found.append(
+                Position(venue=venue, market_id=one.market_id, outcome=outcome, size=size, entry=one.cost / size)
+            )
+        elif size:
+            _leave_out(venue, one.market_id, f"{size} contracts that cost {one.cost}")
+    return found
+
+
+@functools.cache
+def _leave_out(venue: str, market_id: str, what: str) -> None:
+    """Say it once of each: accounts are read every minute."""
+    _log.warning("no rule looks at the position in %s %s: %s dollars have no entry in [0, 1]", venue, market_id, what)
 
 
 def _csv(text: str) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ file: a channel names the environment variable or the file that holds one.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -38,7 +39,6 @@ __all__ = [
     "Channel",
     "Email",
     "GapShare",
-    "MarketRule",
     "NetEdge",
     "PriceMove",
     "Rule",
@@ -86,12 +86,30 @@ class _Entry(BaseModel):
 
 # --- channels ----------------------------------------------------------------------------------------------
 
+# What is told of a channel repeats no value: it may be a secret that somebody put into the wrong field.
+
+
+def _variable(name: str) -> str:
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is None:
+        raise ValueError("that is no name: give the environment variable that holds the secret, not the secret itself")
+    return name
+
+
+def _secret_file(name: object) -> object:
+    if isinstance(name, str) and "://" in name:
+        raise ValueError("that is no file: give the file that holds the secret, not the secret itself")
+    return name
+
+
+_Variable = Annotated[_Text, AfterValidator(_variable)]
+_SecretFile = Annotated[Path, BeforeValidator(_secret_file)]
+
 
 class _AtAddress(_Entry):
     """Attributes: url_env, url_file: the environment variable or the file that holds the address, which is a secret."""
 
-    url_env: _Text | None = None
-    url_file: Path | None = None
+    url_env: _Variable | None = None
+    url_file: _SecretFile | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -142,8 +160,8 @@ class Email(_Entry):
     port: Annotated[int, Field(gt=0, le=65_535)] = 587
     tls: Literal["starttls", "implicit", "none"] = "starttls"
     username: _Text | None = None
-    password_env: _Text | None = None
-    password_file: Path | None = None
+    password_env: _Variable | None = None
+    password_file: _SecretFile | None = None
     sender: _Text = Field(alias="from")
     to: Annotated[_Many[_Text], Field(min_length=1)]
     timeout_s: Annotated[float, Field(gt=0)] = 10.0
@@ -179,10 +197,10 @@ def _secret(channel: str, what: str, variable: str | None, path: Path | None) ->
         try:
             value = path.expanduser().read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            told = f"{what}_file: {path} cannot be read ({type(error).__name__})"
+            told = f"{what}_file: the file cannot be read ({type(error).__name__})"
             raise AlertError(f"channel {channel!r}: {told}: name a file with the {what} in it") from error
         if not value:
-            raise AlertError(f"channel {channel!r}: {what}_file: {path} is empty: write the {what} into it")
+            raise AlertError(f"channel {channel!r}: {what}_file: the file is empty: write the {what} into it")
         return value
     assert variable is not None
     # Whatever reads the settings reads ``.env``, too: people keep all of it there.
@@ -243,7 +261,7 @@ class NetEdge(_Rule):
         if not (self.pairs or self.markets):
             return True
         named = any(
-            matches((left,), kalshi) and matches((right,), polymarket)
+            matches((left.strip(),), kalshi) and matches((right.strip(),), polymarket)
             for left, _, right in (pair.partition("=") for pair in self.pairs)
         )
         return named or (bool(self.markets) and (matches(self.markets, kalshi) or matches(self.markets, polymarket)))
@@ -305,7 +323,6 @@ class CaptureStalled(_Rule):
     venues: _Many[VenueName] = ()
 
 
-MarketRule: TypeAlias = Spread | PriceMove
 Rule: TypeAlias = NetEdge | Spread | PriceMove | GapShare | CaptureStalled
 
 
@@ -376,7 +393,10 @@ def parse_alerting(text: str, path: Path) -> Alerting:
     try:
         raw: Any = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - it makes lists, mappings and text only
     except yaml.YAMLError as error:
-        raise AlertError(f"{path} is not YAML: {error}") from error
+        # Its own words show the line, which may hold a secret.
+        mark = getattr(error, "problem_mark", None)
+        place = "" if mark is None else f" (line {mark.line + 1})"
+        raise AlertError(f"{path} is not YAML: {getattr(error, 'problem', '')}{place}: correct it") from None
     if raw is None or raw == "":
         return Alerting()
     if not isinstance(raw, dict) or (raw.keys() - {*_SECTIONS, "positions"}):
@@ -403,15 +423,15 @@ def _entries(raw: Any, section: str, path: Path) -> tuple[Any, ...]:
         try:
             entry = adapter.validate_python(item)
         except ValidationError as error:
-            raise AlertError(f"{called}: {_told(error, item)}") from error
+            raise AlertError(f"{called}: {_told(error, item, secret=section == 'channels')}") from None
         if entry.name in [one.name for one in entries]:
             raise AlertError(f"{called}: two {section} have that name: rename one of them")
         entries.append(entry)
     return tuple(entries)
 
 
-def _told(error: ValidationError, item: object) -> str:
-    """Every problem as field, value and remedy."""
+def _told(error: ValidationError, item: object, *, secret: bool = False) -> str:
+    """Every problem as field, value (unless it may be a secret) and remedy."""
     told = []
     for problem in error.errors(include_url=False, include_context=False):
         # The first step is the kind, by which the union was decided.
@@ -428,7 +448,8 @@ def _told(error: ValidationError, item: object) -> str:
         elif problem["type"] == "value_error":
             told.append(f"{field}: {said}" if place[1:] else said)
         else:
-            told.append(f"{field}: {said}, got {problem['input']!r:.80}: correct it")
+            got = "" if secret else f", got {problem['input']!r:.80}"
+            told.append(f"{field}: {said}{got}: correct it")
     return "; ".join(told)
 
 

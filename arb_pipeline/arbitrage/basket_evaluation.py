@@ -60,7 +60,7 @@ BASKET_EPISODES: Final = EpisodeTables("basket_pieces", "basket_opportunities", 
 BASKET_FUNNEL: Final[Mapping[str, tuple[str, ...]]] = {"proven": (NOT_EXHAUSTIVE,), **FUNNEL}
 """Steps of the funnel in order, each with the guards that it stands for."""
 
-_TRADING: Final = (MARKET_NOT_OPEN, AFTER_CLOSE)
+_BIT: Final = {guard: 1 << number for number, guard in enumerate(TRUST_GUARDS)}
 _ZERO: Final = Decimal(0)
 _ONE: Final = Decimal(1)
 
@@ -174,14 +174,13 @@ class _State:
 
     Attributes:
         moved: legs whose book changed since the last state.
-        idle: legs that do not trade, of a basket that may do without them.
+        doubts: of each leg the guards that do not hold, a bit for each of :data:`TRUST_GUARDS`.
     """
 
     recv_ns: int
     books: Sequence[OrderBook | None]
     moved: Sequence[bool]
-    idle: frozenset[int]
-    reasons: tuple[str, ...]
+    doubts: tuple[int, ...]
 
 
 class _BasketStream:
@@ -213,27 +212,26 @@ class _BasketStream:
         gaps = self._gaps(instants)
         if not gaps.any():
             return np.empty(0, dtype=np.int64)
-        codes, _ = self._distrust(instants)
         tells = gaps.copy()
         tells[0] = True
-        tells[1:] |= gaps[:-1] | (codes[1:] != codes[:-1])
+        tells[1:] |= gaps[:-1]
+        for leg in self.legs:
+            doubts = _doubts(leg, instants)
+            tells[1:] |= doubts[1:] != doubts[:-1]
         return instants[tells]
 
     def states(self, instants: Nanos) -> Iterator[_State]:
         """The states at these instants, rising."""
-        codes, meaning = self._distrust(instants)
-        idle = self._idle(instants)
+        doubts = np.stack([_doubts(leg, instants) for leg in self.legs])
         replays = [BookReplay(leg.books) for leg in self.legs]
-        doubts = [f"{NOT_IN_SYNC}:{leg.market.venue}" for leg in self.legs]
-        for place, (instant, code) in enumerate(zip(instants.tolist(), codes.tolist(), strict=True)):
+        for place, instant in enumerate(instants.tolist()):
             moved = [replay.advance(instant) for replay in replays]
             books = [replay.book for replay in replays]
-            reasons = meaning[code]
-            for doubt, book in zip(doubts, books, strict=True):
-                if book is not None and (book.crossed or book.negative_levels) and doubt not in reasons:
-                    reasons = (*reasons, doubt)
-            resting = frozenset(leg for leg, flags in enumerate(idle) if flags[place])
-            yield _State(instant, books, moved, resting, reasons)
+            told = doubts[:, place].tolist()
+            for leg, book in enumerate(books):
+                if book is not None and (book.crossed or book.negative_levels):
+                    told[leg] |= _BIT[NOT_IN_SYNC]
+            yield _State(instant, books, moved, tuple(told))
 
     def _gaps(self, instants: Nanos) -> Flags:
         """Where the cheapest tops of all outcomes leave something of the payout, fees and trust aside."""
@@ -252,33 +250,13 @@ class _BasketStream:
         gaps: Flags = whole & (left > ONE if self.basket.subset else left < ONE)
         return gaps
 
-    def _distrust(self, times: Nanos) -> tuple[Nanos, dict[int, tuple[str, ...]]]:
-        """For each time a code of the guards that do not hold, and what each code stands for, as ``guard:venue``."""
-        codes = np.zeros(len(times), dtype=np.int64)
-        names: list[str] = []
-        for guard in TRUST_GUARDS:
-            if self.basket.subset and guard in _TRADING:
-                continue
-            for venue in sorted({leg.market.venue for leg in self.legs}):
-                inside = np.zeros(len(times), dtype=np.bool_)
-                for leg in self.legs:
-                    if leg.market.venue == venue:
-                        inside |= leg.distrust[guard].contains(times)
-                codes |= inside.astype(np.int64) << len(names)
-                names.append(f"{guard}:{venue}")
-        meaning = {
-            code: tuple(name for bit, name in enumerate(names) if code >> bit & 1) for code in np.unique(codes).tolist()
-        }
-        return codes, meaning
 
-    def _idle(self, times: Nanos) -> list[Flags]:
-        """By leg when it does not trade, of a basket that may do without."""
-        if not self.basket.subset:
-            return []
-        return [
-            leg.distrust[MARKET_NOT_OPEN].contains(times) | leg.distrust[AFTER_CLOSE].contains(times)
-            for leg in self.legs
-        ]
+def _doubts(leg: MarketStream, times: Nanos) -> npt.NDArray[np.int64]:
+    """For each time the guards that do not hold, a bit for each of :data:`TRUST_GUARDS`."""
+    found = np.zeros(len(times), dtype=np.int64)
+    for guard, bit in _BIT.items():
+        found |= leg.distrust[guard].contains(times) * np.int64(bit)
+    return found
 
 
 # --- candidates --------------------------------------------------------------------------------------------
@@ -294,26 +272,44 @@ class _Assessor:
         self._ladders: dict[tuple[int, bool], tuple[Fill, ...]] = {}
         self._changed = 0
         self._priced_for: tuple[object, ...] = ()
-        self._priced: BasketCandidate | None = None
-        self._told: BasketCandidate | None = None
+        self._priced: tuple[BasketCandidate | None, bool] = None, False
 
-    def candidate(self, state: _State) -> BasketCandidate | None:
-        """The candidate at a state, the same object while nothing changes; None without a gap between the tops."""
+    def judge(self, state: _State) -> tuple[BasketCandidate | None, bool]:
+        """The candidate at a state, the same object while nothing changes, and whether its books are to be trusted.
+
+        There is none without a gap between the tops.
+        """
         self._take(state)
         at = datetime_from_ns(state.recv_ns)
         models = [self._fees.at(leg.market, at) for leg in self._stream.legs]
-        key = (self._changed, state.idle, *(model if isinstance(model, str) else id(model) for model in models))
+        key = (self._changed, state.doubts, *(model if isinstance(model, str) else id(model) for model in models))
         if key != self._priced_for:
-            self._priced_for, self._told = key, None
-            self._priced = self._price(models, state.idle)
-        priced = self._priced
-        if priced is None:
-            return None
+            self._priced_for, self._priced = key, self._judged(models, state.doubts)
+        return self._priced
+
+    def _judged(self, models: Sequence[FeeModel | str], doubts: Sequence[int]) -> tuple[BasketCandidate | None, bool]:
+        """What the books that are to be trusted leave; if nothing, what all of them seem to leave, and why not."""
+        trusted = self._sold([not each for each in doubts])
+        found = self._price(models, trusted)
+        if found is not None:
+            return self._with_reasons(found, ()), True
+        idle = _BIT[MARKET_NOT_OPEN] | _BIT[AFTER_CLOSE] if self._basket.subset else 0
+        seen = self._sold([not each & idle for each in doubts])
+        found = None if seen == trusted else self._price(models, seen)
+        if found is None:
+            return None, self._basket.subset or all(trusted)
+        legs = [(self._stream.legs[leg].market.venue, doubts[leg]) for options in seen for leg, _ in options]
+        reasons = (
+            f"{guard}:{venue}"
+            for guard, bit in _BIT.items()
+            for venue in sorted({venue for venue, each in legs if each & bit})
+        )
+        return self._with_reasons(found, tuple(reasons)), False
+
+    def _with_reasons(self, priced: BasketCandidate, doubts: tuple[str, ...]) -> BasketCandidate:
         # What is ruled out by what it is needs no reason that changes with every price.
-        reasons = (*self._basket.reasons, *state.reasons, *(() if self._basket.reasons else priced.reasons))
-        if self._told is None or self._told.reasons != reasons:
-            self._told = replace(priced, reasons=reasons)
-        return self._told
+        ruled_out = self._basket.reasons
+        return replace(priced, reasons=(*ruled_out, *doubts, *(() if ruled_out else priced.reasons)))
 
     def _take(self, state: _State) -> None:
         """The ladders of the legs that moved; of what is ruled out by what it is, their tops."""
@@ -328,14 +324,35 @@ class _Assessor:
                     self._ladders[leg, buy.yes] = ladder
                     self._changed += 1
 
-    def _price(self, models: Sequence[FeeModel | str], idle: frozenset[int]) -> BasketCandidate | None:
-        """Size and price a basket; the guards on depth, fees and rules."""
+    def _sold(self, admitted: Sequence[bool]) -> list[list[tuple[int, Buy]]]:
+        """For each outcome what is sold by the legs admitted; of a subset without those of which nothing is."""
         sold = [
-            [(leg, buy) for leg, buy in options if self._ladders.get((leg, buy.yes)) and leg not in idle]
+            [(leg, buy) for leg, buy in options if admitted[leg] and self._ladders.get((leg, buy.yes))]
             for options in self._stream.options
         ]
-        if self._basket.subset:
-            sold = [options for options in sold if options]
+        return [options for options in sold if options] if self._basket.subset else sold
+
+    def _price(
+        self, models: Sequence[FeeModel | str], sold: Sequence[Sequence[tuple[int, Buy]]]
+    ) -> BasketCandidate | None:
+        """Size and price a basket; the guards on depth, fees and rules.
+
+        Of outcomes that may be left out the thinnest hold up the rest: without them more may be earned with more.
+        """
+        best: BasketCandidate | None = None
+        while (found := self._priced_whole(models, sold)) is not None:
+            if best is None or _better(found, best):
+                best = found
+            if not self._basket.subset or found.execution is None:
+                break
+            depths = [sum(size for _, size in self._ladders[leg, buy.yes]) for ((leg, buy),) in sold]
+            thinnest = min(depths)
+            sold = [options for options, depth in zip(sold, depths, strict=True) if depth > thinnest]
+        return best
+
+    def _priced_whole(
+        self, models: Sequence[FeeModel | str], sold: Sequence[Sequence[tuple[int, Buy]]]
+    ) -> BasketCandidate | None:
         if len(sold) < 2 or not all(sold):
             return None
         payout = self._basket.payout(len(sold))
@@ -395,9 +412,21 @@ class _Assessor:
         ordinary = list(states)
         for name, payoffs in void.items():
             yes = [payoffs.get(buy.key, UNKNOWN) for buy in buys]
-            states[f"void: {name}"] = [pays if buy.yes else opposite(pays) for buy, pays in zip(buys, yes, strict=True)]
+            voided = [pays if buy.yes else opposite(pays) for buy, pays in zip(buys, yes, strict=True)]
+            states[f"void: {name}"] = voided
+            # Which other outcome happens beside a void one makes no difference: a contract of each is held.
+            for one in outcomes:
+                beside = list(states[ordinary[one - 1]])
+                beside[one] = voided[one]
+                states[f"outcome {one} void: {name}"] = beside
         found = worst_state([execution.size] * len(buys), states, ordinary)
         return found.guaranteed - execution.capital
+
+
+def _better(one: BasketCandidate, other: BasketCandidate) -> bool:
+    """Whether this is to be preferred: what can be bought at all, then what earns more."""
+    small, smaller = BELOW_MIN_SIZE in one.reasons, BELOW_MIN_SIZE in other.reasons
+    return smaller if small != smaller else one.net > other.net
 
 
 def _asks(book: OrderBook, *, yes: bool) -> tuple[Fill, ...]:
@@ -423,7 +452,8 @@ def _pieces(
     assessor = _Assessor(stream, settings, fees)
     tracks = Tracks[BasketCandidate](*window, edge_rules(settings))
     for state in stream.states(instants):
-        for piece in tracks.step(state.recv_ns, assessor.candidate(state), known=not state.reasons):
+        candidate, known = assessor.judge(state)
+        for piece in tracks.step(state.recv_ns, candidate, known=known):
             yield _piece_row(stream.basket, piece)
     for piece in tracks.finish():
         yield _piece_row(stream.basket, piece)
@@ -435,7 +465,7 @@ def _piece_row(basket: Basket, piece: EdgeEpisode[BasketCandidate | None]) -> Ro
     return {
         "kind": basket.kind,
         "event_id": basket.event_id,
-        "outcome": basket.outcome,
+        "outcome": "",
         "bought_on": basket.venue or "both",
         "partner_event_id": basket.partner_event_id,
         "legs": json.dumps(_legs(best), separators=(",", ":")),

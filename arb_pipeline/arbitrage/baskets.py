@@ -16,7 +16,6 @@ from decimal import Decimal
 from itertools import accumulate
 from typing import Final, Literal, TypeAlias
 
-from arb_pipeline.arbitrage.candidates import MATCH_STATUS
 from arb_pipeline.arbitrage.ladders import DepthError, Leg, LegExecution, Optimum, execute, optimise
 from arb_pipeline.arbitrage.pairs import Pair
 from arb_pipeline.arbitrage.states import UNKNOWN, Payoff, opposite
@@ -37,7 +36,7 @@ __all__ = [
 
 NOT_EXHAUSTIVE = "not_exhaustive"
 
-BasketKind = Literal["yes_basket", "no_basket", "best_of_both", "synthetic_no"]
+BasketKind = Literal["yes_basket", "no_basket", "best_of_both"]
 
 Key: TypeAlias = tuple[str, str]
 """(venue, market id)."""
@@ -94,12 +93,12 @@ class Basket:
     """What is bought together.
 
     Attributes:
-        outcome: of ``synthetic_no`` the market of the event that is bought on the other venue.
         venue: on which all is bought; None: on both.
         options: for each outcome what stands for it, of which the cheapest is bought.
         reasons: guards that never hold.
         void_states: by exceptional state what YES of each market pays; None while somebody has not read the rules.
-        subset: outcomes that do not trade, or that nobody sells, may be left out.
+        subset: outcomes may be left out that do not trade, whose books are not to be trusted, that nobody sells, or of
+            which too little is sold.
     """
 
     kind: BasketKind
@@ -107,7 +106,6 @@ class Basket:
     options: tuple[tuple[Buy, ...], ...]
     venue: str | None = None
     partner_event_id: str | None = None
-    outcome: str = ""
     reasons: tuple[str, ...] = ()
     void_states: Mapping[str, Mapping[Key, Payoff]] | None = None
     subset: bool = False
@@ -147,10 +145,9 @@ def baskets_of(sets: Iterable[OutcomeSet], pairs: Iterable[Pair]) -> Iterator[Ba
     - ``yes_basket``: of every event. Of one that is not proven exhaustive it is told what it seems to earn, and why it
       may not.
     - ``no_basket``: of events that the venue calls exclusive.
-    - ``best_of_both``: where each outcome has a partner on the other venue. One basket for two events whose outcomes
-      are partners of each other.
-    - ``synthetic_no``: where only some have one: such an outcome on the other venue, and here all the rest, which stand
-      for its NO. Where all outcomes have partners, ``best_of_both`` holds every one of these.
+    - ``best_of_both``: where any outcome has a partner on the other venue that is to be trusted. Such an outcome bought
+      there and all the rest here is one of its choices: the rest stand for its NO. One basket for two events whose
+      outcomes are all partners of each other.
     """
     sets = [one for one in sets if len(one.outcomes) > 1]
     partners = _partners(pairs)
@@ -169,48 +166,36 @@ def baskets_of(sets: Iterable[OutcomeSet], pairs: Iterable[Pair]) -> Iterator[Ba
 def _across(
     one: OutcomeSet, partners: Mapping[Key, Pair], by_event: Mapping[tuple[str, str], OutcomeSet]
 ) -> Iterator[Basket]:
-    """Baskets that buy some outcomes on the other venue."""
-    paired = {
-        market.market_id: pair for market in one.outcomes if (pair := partners.get((one.venue, market.market_id)))
-    }
-    if not paired:
+    """The basket that may buy some outcomes on the other venue: those whose partner there is to be trusted."""
+    listed = [partners.get((one.venue, market.market_id)) for market in one.outcomes]
+    paired = [pair if pair is not None and pair.status in _TRUST else None for pair in listed]
+    others = [None if pair is None else _other(pair, one.venue) for pair in paired]
+    theirs = [buy.market for buy in others if buy is not None]
+    if not theirs:
         return
-    others = {name: _other(pair, one.venue) for name, pair in paired.items()}
-    event_id = Counter(buy.market.event_id for buy in others.values()).most_common(1)[0][0]
-    if len(paired) == len(one.outcomes):
-        theirs = by_event.get((next(iter(others.values())).market.venue, event_id))
-        # Of inverted pairs the other event's outcomes are the contraries: its baskets and its proof are of these.
-        straight = not any(pair.inverted for pair in paired.values())
-        mutual = (
-            straight
-            and theirs is not None
-            and {each.market_id for each in theirs.outcomes} == {buy.market.market_id for buy in others.values()}
-        )
-        if mutual and one.venue > next(iter(others.values())).market.venue:
-            return
-        doubt = "" if mutual and theirs is not None and not theirs.doubt else one.doubt
-        yield Basket(
-            "best_of_both",
-            one.event_id,
-            tuple((Buy(market, yes=True), others[market.market_id]) for market in one.outcomes),
-            partner_event_id=event_id,
-            reasons=(*_match_reasons(paired.values()), *((f"{NOT_EXHAUSTIVE}:{doubt}",) if doubt else ())),
-            void_states=_void_states(list(paired.values())),
-        )
+    event_id = Counter(market.event_id for market in theirs).most_common(1)[0][0]
+    partner = by_event.get((theirs[0].venue, event_id))
+    # Of inverted pairs the other event's outcomes are the contraries: its baskets and its proof are of these.
+    straight = all(pair is not None and not pair.inverted for pair in paired)
+    mutual = (
+        straight
+        and partner is not None
+        and {each.market_id for each in partner.outcomes} == {market.market_id for market in theirs}
+    )
+    if mutual and one.venue > theirs[0].venue:
         return
-    if one.doubt:
-        return
-    void = _void_states([partners.get((one.venue, each.market_id)) for each in one.outcomes])
-    for name, pair in paired.items():
-        yield Basket(
-            "synthetic_no",
-            one.event_id,
-            tuple((others[name] if market.market_id == name else Buy(market, yes=True),) for market in one.outcomes),
-            partner_event_id=others[name].market.event_id,
-            outcome=name,
-            reasons=_match_reasons([pair]),
-            void_states=void,
-        )
+    doubt = "" if mutual and partner is not None and not partner.doubt else one.doubt
+    yield Basket(
+        "best_of_both",
+        one.event_id,
+        tuple(
+            (Buy(market, yes=True), *([] if other is None else [other]))
+            for market, other in zip(one.outcomes, others, strict=True)
+        ),
+        partner_event_id=event_id,
+        reasons=(f"{NOT_EXHAUSTIVE}:{doubt}",) if doubt else (),
+        void_states=_void_states(listed),
+    )
 
 
 def _partners(pairs: Iterable[Pair]) -> dict[Key, Pair]:
@@ -227,11 +212,6 @@ def _other(pair: Pair, venue: str) -> Buy:
     """What stands on the other venue for YES of a pair's market on this one."""
     market = pair.polymarket if venue == pair.kalshi.venue else pair.kalshi
     return Buy(market, yes=not pair.inverted)
-
-
-def _match_reasons(pairs: Iterable[Pair]) -> tuple[str, ...]:
-    doubtful = sorted({pair.status.value for pair in pairs if pair.status not in _TRUST})
-    return tuple(f"{MATCH_STATUS}:{status}" for status in doubtful)
 
 
 def _void_states(pairs: Sequence[Pair | None]) -> dict[str, dict[Key, Payoff]] | None:

@@ -30,6 +30,7 @@ __all__ = [
     "FEE_EATEN",
     "MATCH_STATUS",
     "RELATION",
+    "RESOLUTION_LAG",
     "WORST_STATE",
     "Assessor",
     "Candidate",
@@ -42,6 +43,7 @@ __all__ = [
 MATCH_STATUS = "match_status"
 RELATION = "relation"
 BELOW_MIN_SIZE = "below_min_size"
+RESOLUTION_LAG = "resolution_lag"
 FEES_UNKNOWN = "fees_unknown"
 FEE_EATEN = "fee_eaten"
 BELOW_MIN_NET = "below_min_net"
@@ -61,6 +63,10 @@ DIRECTIONS_OF: Final[Mapping[Relation, tuple[Direction, ...]]] = {
 _MATCHED = (MatchStatus.AUTO, MatchStatus.APPROVED)
 _ZERO = Decimal(0)
 _ONE = Decimal(1)
+_SETTLED_AT: Final = Decimal("0.01")
+"""Where a book stands this near to 0 or 1 dollar, what is asked is settled as far as its traders are concerned."""
+_LAG_ABOVE: Final = Decimal("0.10")
+"""A gap that a settled leg leaves against one that trades on: above it, the other venue has yet to learn the result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +125,8 @@ class Assessor:
             return None
         key = (*ladders, *(model if isinstance(model, str) else id(model) for model in models))
         if key != self._priced_for:
-            self._priced_for, self._priced = key, self._price(ladders, models)
+            found = self._price(ladders, models)
+            self._priced_for, self._priced = key, replace(found, reasons=(*_lag_reasons(found), *found.reasons))
             self._told = None
         priced = self._priced
         assert priced is not None
@@ -229,6 +236,13 @@ def _fill(level: Level) -> Fill:
     """A level in decimals; from one instant to the next most of a ladder stays as it is."""
     price, size = level
     return price_decimal(price), size_decimal(size)
+
+
+def _lag_reasons(candidate: Candidate) -> tuple[str, ...]:
+    """Whether one leg is settled by its price and the other one is not: bought for a cent, or sold for one."""
+    cheap, dear = sorted(candidate.top_prices)
+    lags = cheap <= _SETTLED_AT < dear and 1 - cheap - dear > _LAG_ABOVE
+    return (RESOLUTION_LAG,) if lags else ()
 
 
 def _match_reasons(pair: Pair, direction: Direction) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
 """Episodes of an edge: from a right-continuous step function of time to the stretches in which it would have paid.
 
 An episode opens when the edge exceeds one threshold and closes when it falls to another one (hysteresis); stretches
-that are separated by less than a burst of updates are one episode. An edge that is not known (a guard failed, or the
-value is older than it may be held) is neither zero nor negative: it ends an episode with that reason. What the window
-cuts off is censored, and said to be so.
+that are separated by less than a burst of updates are one episode. An edge that is not known (a guard failed; one of
+them is that a polled book is older than it may be held) is neither zero nor negative: it ends an episode with that
+reason. What the window cuts off is censored, and said to be so.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,8 +20,6 @@ __all__ = [
     "EndReason",
     "PieceFold",
     "Survival",
-    "edge_episodes",
-    "edge_pieces",
     "join",
     "kaplan_meier",
 ]
@@ -42,13 +40,11 @@ class EdgeRules:
         open_above: it opens when the edge exceeds this, dollars per contract.
         close_at_or_below: it closes when the edge is no more than this.
         merge_ns: stretches with no more than this between them are one episode.
-        hold_ns: so long is an edge taken to hold without a new one; None: until the next.
     """
 
     open_above: Decimal = _ZERO
     close_at_or_below: Decimal = _ZERO
     merge_ns: int = 500_000_000
-    hold_ns: int | None = None
 
     def __post_init__(self) -> None:
         if self.close_at_or_below > self.open_above:
@@ -111,13 +107,6 @@ class EdgeEpisode(Generic[T]):
         return self.figure_time / self.active_ns
 
 
-def edge_episodes(
-    steps: Iterable[EdgeStep[T]], start_ns: int, end_ns: int, rules: EdgeRules
-) -> Iterator[EdgeEpisode[T]]:
-    """The episodes of an edge within [start, end), in order; see :func:`edge_pieces` for the arguments."""
-    return join(edge_pieces(steps, start_ns, end_ns, rules), end_ns, rules)
-
-
 def join(pieces: Iterable[EdgeEpisode[T]], end_ns: int, rules: EdgeRules) -> Iterator[EdgeEpisode[T]]:
     """Episodes of pieces: however time is cut into windows, the pieces of all of them give the same episodes.
 
@@ -144,23 +133,12 @@ def join(pieces: Iterable[EdgeEpisode[T]], end_ns: int, rules: EdgeRules) -> Ite
         yield _ended(waiting, end_ns)
 
 
-def edge_pieces(steps: Iterable[EdgeStep[T]], start_ns: int, end_ns: int, rules: EdgeRules) -> Iterator[EdgeEpisode[T]]:
+class PieceFold(Generic[T]):
     """The stretches of one window [start, end) in which an edge is open, in order, before any are joined.
 
-    Args:
-        steps: in order of time, each until the next one; of those at one instant the last counts. The edge before the
-            first one is unknown.
-        start_ns, end_ns: the window. A step before it holds from its start on.
-        rules: thresholds.
+    Steps come in order of time, each until the next one; of those at one instant the last counts. The edge before the
+    first one is unknown; a step before the window holds from its start on. Nothing is kept but the piece that is open.
     """
-    fold: PieceFold[T] = PieceFold(start_ns, end_ns, rules)
-    for step in steps:
-        yield from fold.step(step)
-    yield from fold.finish()
-
-
-class PieceFold(Generic[T]):
-    """:func:`edge_pieces` step by step: nothing is kept but the piece that is open."""
 
     def __init__(self, start_ns: int, end_ns: int, rules: EdgeRules) -> None:
         self._start_ns = start_ns
@@ -183,18 +161,13 @@ class PieceFold(Generic[T]):
         return pieces
 
     def _span(self, step: EdgeStep[T], next_ns: int) -> list[EdgeEpisode[T]]:
-        """A step holds until the next one, or until it is too old."""
-        hold_ns, next_ns = self._rules.hold_ns, min(next_ns, self._end_ns)
-        until_ns = next_ns if hold_ns is None else min(next_ns, step.at_ns + hold_ns)
+        """A step holds until the next one."""
+        until_ns = min(next_ns, self._end_ns)
         if until_ns <= max(step.at_ns, self._start_ns):
             return []
         if step.at_ns < self._start_ns:
             step = replace(step, at_ns=self._start_ns)
-        pieces = self._take(step, until_ns)
-        if until_ns < next_ns and self._piece is not None:
-            pieces.append(replace(self._piece, end_reason="unknown"))
-            self._piece = None
-        return pieces
+        return self._take(step, until_ns)
 
     def _take(self, step: EdgeStep[T], until_ns: int) -> list[EdgeEpisode[T]]:
         edge, begins = step.edge, step.at_ns == self._start_ns

@@ -27,6 +27,7 @@ from arb_pipeline.arbitrage.candidates import (
     FEES_UNKNOWN,
     MATCH_STATUS,
     RELATION,
+    RESOLUTION_LAG,
     WORST_STATE,
     Assessor,
     Candidate,
@@ -41,10 +42,12 @@ from arb_pipeline.arbitrage.returns import annualised_simple, days_to_payout, re
 from arb_pipeline.arbitrage.spreads import concat_spreads, pair_spreads
 from arb_pipeline.arbitrage.streams import (
     AFTER_CLOSE,
+    AFTER_EVENT,
     CONNECTION_DOWN,
     MARKET_NOT_OPEN,
     NO_SNAPSHOT,
     NOT_IN_SYNC,
+    SKEWED_LEGS,
     STALE_LEG,
     PairStream,
     Polls,
@@ -79,8 +82,8 @@ BURST = "burst"
 FUNNEL: Final[Mapping[str, tuple[str, ...]]] = {
     "matched": (MATCH_STATUS, RELATION),
     "in_sync": (NO_SNAPSHOT, NOT_IN_SYNC),
-    "fresh": (CONNECTION_DOWN, STALE_LEG),
-    "open": (MARKET_NOT_OPEN, AFTER_CLOSE),
+    "fresh": (CONNECTION_DOWN, STALE_LEG, SKEWED_LEGS),
+    "open": (MARKET_NOT_OPEN, AFTER_CLOSE, AFTER_EVENT, RESOLUTION_LAG),
     "depth": (BELOW_MIN_SIZE,),
     "fee": (FEES_UNKNOWN, FEE_EATEN, BELOW_MIN_NET),
     "rules": (WORST_STATE,),

@@ -10,7 +10,7 @@ from arb_pipeline.arbitrage.states import Payoff
 from arb_pipeline.model import Market, MatchStatus, Relation
 from arb_pipeline.tables import table
 
-__all__ = ["Direction", "MarketData", "Pair"]
+__all__ = ["Direction", "MarketData", "Pair", "outcomes_bought"]
 
 Direction = Literal["yes_kalshi", "yes_polymarket"]
 """``yes_kalshi``: buy YES on Kalshi and the opposite on Polymarket; ``yes_polymarket``: the other way round."""
@@ -58,6 +58,16 @@ class Pair:
         return self.kalshi.market_id, self.polymarket.market_id
 
 
+def outcomes_bought(pair: Pair, direction: Direction) -> tuple[str, str]:
+    """What a direction buys on (Kalshi, Polymarket), each by the venue's own name: ``YES`` (outcome 0) or ``NO``.
+
+    One of each, as long as Polymarket's book speaks of the proposition; the same on both where it is to be read from
+    the other side (:attr:`Pair.inverted`).
+    """
+    yes_kalshi = direction == "yes_kalshi"
+    return "YES" if yes_kalshi else "NO", "YES" if yes_kalshi == pair.inverted else "NO"
+
+
 def _empty(name: str) -> pa.Table:
     return table(name).schema.empty_table()
 
@@ -66,9 +76,10 @@ def _empty(name: str) -> pa.Table:
 class MarketData:
     """Tables as declared in :mod:`arb_pipeline.tables`, of any markets and in any order.
 
-    For a window [start, end): quotes and book events received in it (earlier ones carry over), and the gaps and
-    sessions that overlap it. Of the raw frames only those of ``source`` rest count, and of them their connection and
-    time: an answer that changed nothing proves a polled book all the same.
+    For a window [start, end): quotes and book events received in it (earlier ones carry over), the gaps and sessions
+    that overlap it, and what the listings told in it (a market of which they tell nothing is itself asked). Of the raw
+    frames only those of ``source`` rest count, and of them their connection and time: an answer that changed nothing
+    proves a polled book all the same.
     """
 
     quotes: pa.Table = field(default_factory=lambda: _empty("quotes"))
@@ -76,3 +87,4 @@ class MarketData:
     book_gaps: pa.Table = field(default_factory=lambda: _empty("book_gaps"))
     capture_sessions: pa.Table = field(default_factory=lambda: _empty("capture_sessions"))
     raw_frames: pa.Table = field(default_factory=lambda: _empty("raw_frames"))
+    market_history: pa.Table = field(default_factory=lambda: _empty("market_history"))

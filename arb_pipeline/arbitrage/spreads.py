@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from arb_pipeline.arbitrage.fees import FeeBook
 from arb_pipeline.arbitrage.intervals import Nanos, union
 from arb_pipeline.arbitrage.pairs import Direction, Pair
-from arb_pipeline.arbitrage.streams import AFTER_CLOSE, MARKET_NOT_OPEN, NULL, PairStream
+from arb_pipeline.arbitrage.streams import AFTER_CLOSE, AFTER_EVENT, MARKET_NOT_OPEN, NULL, PairStream
 from arb_pipeline.clock import datetime_from_ns
 from arb_pipeline.tables import table
 from arb_pipeline.units import ONE, price_decimal, size_decimal
@@ -22,7 +22,7 @@ __all__ = ["MONEY_STEP", "break_even", "concat_spreads", "latest_spreads", "pair
 MONEY_STEP = Decimal("1e-10")
 """Grid of the tables' money columns; quotients are rounded to it, sums never need to be."""
 
-_TRADING_GUARDS = (MARKET_NOT_OPEN, AFTER_CLOSE)
+_TRADING_GUARDS = (MARKET_NOT_OPEN, AFTER_CLOSE, AFTER_EVENT)
 _MOST_KNOWN = 65_536
 """Nets remembered at a time: tops come back again and again."""
 _PRICE_STEP = 4

@@ -5,9 +5,11 @@ pair is turned into the pair's proposition here (:meth:`MarketStream.complemente
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,16 +25,20 @@ from arb_pipeline.units import ONE
 
 __all__ = [
     "AFTER_CLOSE",
+    "AFTER_EVENT",
     "ASK",
     "BID",
     "BOOK_COLUMNS",
     "CLEAR",
     "CONNECTION_DOWN",
+    "GAME_SPAN",
     "MARKET_NOT_OPEN",
+    "MAX_SKEW_NS",
     "NOT_IN_SYNC",
     "NO_SNAPSHOT",
     "NULL",
     "QUOTE_COLUMNS",
+    "SKEWED_LEGS",
     "STALE_LEG",
     "TRUST_GUARDS",
     "BookRows",
@@ -53,9 +59,22 @@ CONNECTION_DOWN = "connection_down"
 STALE_LEG = "stale_leg"
 MARKET_NOT_OPEN = "market_not_open"
 AFTER_CLOSE = "after_close"
+AFTER_EVENT = "after_event"
+SKEWED_LEGS = "skewed_legs"
 
-TRUST_GUARDS = (NO_SNAPSHOT, NOT_IN_SYNC, CONNECTION_DOWN, STALE_LEG, MARKET_NOT_OPEN, AFTER_CLOSE)
+TRUST_GUARDS = (NO_SNAPSHOT, NOT_IN_SYNC, CONNECTION_DOWN, STALE_LEG, MARKET_NOT_OPEN, AFTER_CLOSE, AFTER_EVENT)
 """Guards that concern one leg at one time, in the order in which they are asked."""
+
+GAME_SPAN = timedelta(hours=12)
+"""After its start an occasion counts as over, where no venue tells when it expects the outcome.
+
+The longest games of one day's play take eleven hours (tennis); an end too late lets artefacts in, one too early would
+throw out what can still be traded.
+"""
+
+MAX_SKEW_NS = 2_000_000_000
+"""So far may the newest answers of two polled books be apart: "for polled data max_skew 2 s". Pushed books are fresh
+while their connections live, whenever they last changed."""
 
 Codes = npt.NDArray[np.int8]
 Flags = npt.NDArray[np.bool_]
@@ -75,6 +94,11 @@ BOOK_COLUMNS = (*_KEYS, "source", *_LEVEL)
 
 _HOUR_NS = 3_600_000_000_000
 
+_TIMES = ("open_at", "close_at", "expected_expiration_at", "occurrence_at")
+_STATE = ("venue", "market_id", "valid_from", "valid_to", "status", *_TIMES)
+"""Of the table ``market_history`` what is read here."""
+_NO_TIMES: Nanos = np.empty(0, dtype=np.int64)
+_NEVER_OPEN = (MarketStatus.UNOPENED, MarketStatus.PAUSED)
 _CLOSED = (MarketStatus.CLOSED, MarketStatus.DETERMINED, MarketStatus.SETTLED)
 
 
@@ -139,12 +163,15 @@ class MarketStream:
 
     Attributes:
         distrust: for each of :data:`TRUST_GUARDS` the time in which it does not hold.
+        polled: the time in which the book comes over polled connections. answers: when these answered.
     """
 
     market: Market
     quotes: QuoteRows
     books: BookRows
     distrust: Mapping[str, Intervals]
+    polled: Intervals = field(default_factory=lambda: Intervals.of([]))
+    answers: Nanos = field(default_factory=lambda: _NO_TIMES)
 
     def complemented(self) -> "MarketStream":
         """The market seen from its other outcome."""
@@ -178,7 +205,27 @@ class PairStream:
     def trust_edges(self) -> Nanos:
         """Every instant at which a guard of one leg begins or ceases to hold."""
         edges = [intervals.edges() for leg in self.legs for intervals in leg.distrust.values()]
-        return np.unique(np.concatenate(edges))
+        return np.unique(np.concatenate([*edges, self.skewed.edges()]))
+
+    @cached_property
+    def skewed(self) -> Intervals:
+        """The time in which both books are polled, and their newest answers too far apart to be of one time."""
+        kalshi, polymarket = (leg.answers for leg in self.legs)
+        if not kalshi.size or not polymarket.size:
+            return Intervals.of([])
+        times = union(kalshi, polymarket)
+        times = times[times >= max(kalshi[0], polymarket[0])]
+        newest = [of[np.searchsorted(of, times, side="right") - 1] for of in (kalshi, polymarket)]
+        apart = np.abs(newest[0] - newest[1]) > MAX_SKEW_NS
+        until = np.append(times[1:], FOREVER)
+        found = Intervals.of(zip(times[apart].tolist(), until[apart].tolist(), strict=True))
+        for leg in self.legs:
+            found = Intervals.of(
+                part
+                for start, end in zip(leg.polled.starts.tolist(), leg.polled.ends.tolist(), strict=True)
+                for part in found.clip(start, end)
+            )
+        return found
 
     def ever_gaps(self) -> bool:
         """Whether either direction ever shows a positive gap between the tops, trusted or not."""
@@ -192,18 +239,17 @@ class PairStream:
     def distrust(self, times: Nanos) -> tuple[Nanos, dict[int, tuple[str, ...]]]:
         """For each time a code of the guards that do not hold, and what each code stands for, as ``guard:venue``.
 
-        Code 0, no guard, means that both legs are to be trusted.
+        What concerns both legs together bears no venue. Code 0, no guard, means that both legs are to be trusted.
         """
         codes = np.zeros(len(times), dtype=np.int64)
-        names: list[str] = []
-        for guard in TRUST_GUARDS:
-            for leg in self.legs:
-                inside = leg.distrust[guard].contains(times)
-                if inside.any():
-                    codes |= inside.astype(np.int64) << len(names)
-                names.append(f"{guard}:{leg.market.venue}")
+        doubts = [(f"{guard}:{leg.market.venue}", leg.distrust[guard]) for guard in TRUST_GUARDS for leg in self.legs]
+        doubts.append((SKEWED_LEGS, self.skewed))
+        for number, (_, intervals) in enumerate(doubts):
+            inside = intervals.contains(times)
+            if inside.any():
+                codes |= inside.astype(np.int64) << number
         meaning = {
-            code: tuple(name for bit, name in enumerate(names) if code >> bit & 1)
+            code: tuple(name for bit, (name, _) in enumerate(doubts) if code >> bit & 1)
             for code in np.flatnonzero(np.bincount(codes)).tolist()
         }
         return codes, meaning
@@ -231,7 +277,12 @@ def market_streams(
     quotes = _ByMarket(_select(data.quotes.select([*_KEYS, *_TOP]), wanted, end_ns))
     events = _ByMarket(_select(data.book_events.select([*_KEYS, *_LEVEL]), wanted, end_ns))
     gaps = _gaps_by_market(data.book_gaps)
-    alive = _alive_by_connection(data, Polls.of(data) if polls is None else polls, settings)
+    answers = {
+        name: np.array(times, dtype=np.int64)
+        for name, times in (Polls.of(data) if polls is None else polls).answers().items()
+    }
+    alive = _alive_by_connection(data, answers, settings)
+    history = _states_by_market(data.market_history, wanted)
     streams: dict[tuple[str, str], MarketStream] = {}
     for key, market in markets.items():
         quoted, changed = quotes.rows(key), events.rows(key)
@@ -244,7 +295,7 @@ def market_streams(
         known_from = min([*tops.recv_ns[:1].tolist(), *books.recv_ns[:1].tolist()], default=FOREVER)
         open_gaps = _clip_gaps(gaps.get(key, []), spans)
         down, stale = _connection_doubts(spans, alive)
-        not_open, after_close = _closed_times(market)
+        polled = [span for span in spans if span[2] in answers]
         streams[key] = MarketStream(
             market,
             tops,
@@ -254,9 +305,10 @@ def market_streams(
                 NOT_IN_SYNC: Intervals.of([*open_gaps, *_quote_doubts(tops, open_gaps)]),
                 CONNECTION_DOWN: down,
                 STALE_LEG: stale,
-                MARKET_NOT_OPEN: not_open,
-                AFTER_CLOSE: after_close,
+                **_closed_times(market, history.get(key, [])),
             },
+            Intervals.of((start, end) for start, end, _ in polled),
+            union(*(answers[name] for name in {name for _, _, name in polled})) if polled else _NO_TIMES,
         )
     return streams
 
@@ -537,7 +589,7 @@ class _Alive:
     fresh: Intervals | None
 
 
-def _alive_by_connection(data: MarketData, polls: "Polls", settings: Settings) -> dict[str, _Alive]:
+def _alive_by_connection(data: MarketData, answers: Mapping[str, Nanos], settings: Settings) -> dict[str, _Alive]:
     """A connection is up between its session's two ends; a polled one is fresh for a while after each answer.
 
     A pushed connection proves itself by heartbeats that stand in no table: up is fresh, however quiet the book.
@@ -547,12 +599,11 @@ def _alive_by_connection(data: MarketData, polls: "Polls", settings: Settings) -
         # Times are cut to microseconds: what came within the last one still came before the end.
         end = FOREVER if row["ended_at"] is None else ns_from_datetime(row["ended_at"]) + 1_000
         ups.setdefault(row["connection_id"], []).append((ns_from_datetime(row["started_at"]), end))
-    answers = polls.answers()
     max_age_ns = round(settings.max_quote_age_s * 1_000_000_000)
     return {
         name: _Alive(
             Intervals.of(intervals),
-            Intervals.of((at, at + max_age_ns) for at in answers[name]) if name in answers else None,
+            Intervals.of((at, at + max_age_ns) for at in answers[name].tolist()) if name in answers else None,
         )
         for name, intervals in ups.items()
     }
@@ -572,15 +623,77 @@ def _connection_doubts(spans: Sequence[Span], alive: Mapping[str, _Alive]) -> tu
     return Intervals.of(up).complement(), Intervals.of(fresh).complement()
 
 
-def _closed_times(market: Market) -> tuple[Intervals, Intervals]:
-    """(not open, past the scheduled close).
+@dataclass(frozen=True, slots=True)
+class _State:
+    """How a market was listed from one time to another, ns."""
 
-    The status is the catalogue's newest while the time asked about may be earlier: a market that is closed by now was
-    open until its close, if that is known.
+    from_ns: int
+    to_ns: int
+    status: MarketStatus
+    open_at: datetime | None
+    close_at: datetime | None
+    over_at: datetime | None
+
+
+def _states_by_market(history: pa.Table, wanted: pa.Array) -> dict[tuple[str, str], list[_State]]:
+    """The states of markets in order of time, each until the next one, as the rows of ``market_history`` tell them."""
+    found: dict[tuple[str, str], list[_State]] = {}
+    rows = history.filter(pc.is_in(history["market_id"], value_set=wanted)).select(_STATE)
+    for row in rows.sort_by("valid_from").to_pylist():
+        states = found.setdefault((row["venue"], row["market_id"]), [])
+        begins = ns_from_datetime(row["valid_from"])
+        if states and states[-1].to_ns > begins:
+            # An interrupted write leaves two open rows; the later one holds.
+            states[-1] = replace(states[-1], to_ns=begins)
+        ends = FOREVER if row["valid_to"] is None else ns_from_datetime(row["valid_to"])
+        states.append(_state(begins, ends, MarketStatus(row["status"]), row))
+    return found
+
+
+def _state(from_ns: int, to_ns: int, status: MarketStatus, told: Mapping[str, Any]) -> _State:
+    over_at = _event_end(told["venue"], told["expected_expiration_at"], told["occurrence_at"])
+    return _State(from_ns, to_ns, status, told["open_at"], told["close_at"], over_at)
+
+
+def _event_end(venue: str, expected: datetime | None, occurs: datetime | None) -> datetime | None:
+    """When what a market asks about is over at the latest, None if nothing tells.
+
+    Kalshi's ``expected_expiration_time`` is when it expects the outcome, of a game hours before its close. Polymarket's
+    ``endDate`` is no such time (it is the scheduled close, often a bare midnight); ``gameStartTime`` is a start.
     """
-    closes = FOREVER if market.close_at is None else ns_from_datetime(market.close_at)
-    opens = PAST if market.open_at is None else ns_from_datetime(market.open_at)
-    never = market.status in (MarketStatus.UNOPENED, MarketStatus.PAUSED) or (
-        market.status in _CLOSED and market.close_at is None
-    )
-    return Intervals.of([(PAST, FOREVER if never else opens)]), Intervals.of([(closes, FOREVER)])
+    if venue == "kalshi" and expected is not None:
+        return expected
+    return None if occurs is None else occurs + GAME_SPAN
+
+
+def _closed_times(market: Market, states: Sequence[_State]) -> dict[str, Intervals]:
+    """When a market was not open, past its close, and past the end of what it asks about.
+
+    Of a status that was told at a time, nothing is concluded for the time before: a market that is closed by then was
+    open until its close, if that is known. A market that listings tell no more is not known to be open.
+    """
+    facts = {name: getattr(market, name) for name in ("venue", *_TIMES)}
+    first = replace(states[0], from_ns=PAST, to_ns=states[0].from_ns) if states else None
+    before = first or _state(PAST, FOREVER, market.status, facts)
+    not_open: list[tuple[int, int]] = []
+    closed: list[tuple[int, int]] = []
+    over: list[tuple[int, int]] = []
+    if before.status in _NEVER_OPEN or (before.status in _CLOSED and before.close_at is None):
+        not_open.append((before.from_ns, before.to_ns))
+    for state in (before, *states):
+        start, end = state.from_ns, state.to_ns
+        if state.open_at is not None:
+            not_open.append((start, min(end, ns_from_datetime(state.open_at))))
+        for times, since in ((closed, state.close_at), (over, state.over_at)):
+            if since is not None:
+                times.append((max(start, ns_from_datetime(since)), end))
+    for state in states:
+        if state.status in _NEVER_OPEN:
+            not_open.append((state.from_ns, state.to_ns))
+        elif state.status in _CLOSED:
+            closed.append((state.from_ns, state.to_ns))
+    not_open += [(one.to_ns, other.from_ns) for one, other in pairwise(states)]
+    if states:
+        not_open.append((states[-1].to_ns, FOREVER))
+    found = {MARKET_NOT_OPEN: not_open, AFTER_CLOSE: closed, AFTER_EVENT: over}
+    return {guard: Intervals.of(times) for guard, times in found.items()}

@@ -112,6 +112,10 @@ class Feed:
         """Write what the session said and return what it asks for."""
         return self._connection.write(outputs, self.gaps, keep=self._rows.keeps(now_ns))
 
+    def trusts(self, market_id: str, now_ns: int, max_age_ns: int) -> bool:  # noqa: ARG002 - a stream has heartbeats
+        """Whether the book of a market may be trusted; a polled one was proven within ``max_age_ns``."""
+        return self.session.in_sync(market_id)
+
     def lost(self, now_ns: int, cause: str, doubt: str = "disconnect") -> None:
         """The connection is gone, another one may follow: no book is to be trusted until then."""
         self.apply(self.session.disconnected(now_ns, doubt), now_ns)

@@ -46,7 +46,7 @@ from arb_pipeline.clock import Clock
 from arb_pipeline.handlers.api import KINDS, Alert, HandlerContext, Message, TimePassed
 from arb_pipeline.handlers.config import Handler, HandlerConfig, HandlerError, build
 from arb_pipeline.logs import configure_logging
-from arb_pipeline.model import Command, Output, Quote
+from arb_pipeline.model import Command, OrderBook, Output, Quote
 from arb_pipeline.settings import Settings
 from arb_pipeline.venues import VENUES
 from arb_pipeline.venues.base import Venue
@@ -157,6 +157,24 @@ _UNTOLD: Final = (Skipped, AccountTold)
 """No session says these: frames that are not there, and what an account tells over REST of what its frames told."""
 
 
+class _FeedBooks:
+    """The books of a feed, as handlers may trust them: a polled one only while polls go well and answers come."""
+
+    __slots__ = ("_feed", "_handling")
+
+    def __init__(self, feed: Feed, handling: "Handling") -> None:
+        self._feed = feed
+        self._handling = handling
+
+    def book(self, market_id: str) -> OrderBook | None:
+        """See :class:`Books`."""
+        return self._feed.session.book(market_id)
+
+    def in_sync(self, market_id: str) -> bool:
+        """See :class:`Books`."""
+        return self._feed.trusts(market_id, self._handling.newest_ns, self._handling.max_age_ns)
+
+
 class Handling:
     """Puts a journal's records through sessions and calls handlers with what comes out.
 
@@ -186,6 +204,8 @@ class Handling:
         self.message = ""
         self.handled = self.errors = self.skipped = 0
         self.newest_ns = 0
+        self.max_age_ns = 0
+        """A polled book whose last answer is older is not to be trusted."""
         self.clock = Clock()
         self._folder = folder
         self._reader = JournalReader(folder.path)
@@ -286,7 +306,9 @@ class Handling:
 
     def _begin(self, record: Begun) -> None:
         self._derivation.apply(record)
-        self.clock = Settings(**record.settings).clock
+        settings = Settings(**record.settings)
+        self.clock = settings.clock
+        self.max_age_ns = round(settings.max_quote_age_s * 1e9)
         # What came while no process was there is skipped: told now, it would be told late.
         self._from_ns = self._window[0] if self._after_ns is None else self.clock.now_ns()
         start, end = record.window
@@ -301,7 +323,8 @@ class Handling:
             self._event(feed, snapshot, at_ns)
             if book is not None:
                 top, source = book.top(), snapshot.source
-                quote = Quote(snapshot.market_id, *top, snapshot.in_sync, at_ns, None, None, source)
+                trusted = feed.feed.trusts(snapshot.market_id, at_ns, self.max_age_ns)
+                quote = Quote(snapshot.market_id, *top, trusted, at_ns, None, None, source)
                 self._event(feed, quote, at_ns)
 
     def _tell(self, feed: DerivedFeed, record: Record, said: Iterable[Output], at_ns: int) -> None:
@@ -347,7 +370,7 @@ class Handling:
             market_id=market_id,
             facts=feed.markets.get(market_id),
             at_ns=at_ns,
-            books=feed.session,
+            books=_FeedBooks(feed.feed, self),
             notify=self._notify,
         )
 

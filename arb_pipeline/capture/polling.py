@@ -140,6 +140,12 @@ class PolledBooks(_Polled):
         self._connection.markets = len(self._bodies)
         return super().unsubscribe(market_ids, now_ns)
 
+    def trusts(self, market_id: str, now_ns: int, max_age_ns: int) -> bool:
+        """See :class:`Feed`; the session knows neither of polls that failed nor of those that have no answer yet."""
+        proven_ns = self._proofs.get(market_id)
+        is_young = proven_ns is not None and now_ns - proven_ns <= max_age_ns
+        return is_young and market_id not in self._doubted and super().trusts(market_id, now_ns, max_age_ns)
+
     def failed(self, cause: str, now_ns: int) -> None:
         """No answer: no book is to be trusted since the last one."""
         super().failed(cause, now_ns)

@@ -125,6 +125,10 @@ class Recorder:
         assert self._journal is not None, "the run has not begun"
         return self._journal
 
+    def polled(self, venue: str, market_id: str) -> PolledBooks | None:
+        """The feed that a market's book is polled with, None where nothing polls it."""
+        return self._streams[venue].polled(market_id)
+
     @property
     def settings(self) -> Settings:
         """The settings of the run."""
@@ -340,6 +344,11 @@ class _Stream:
         """What takes the venue's public inputs."""
         trades: list[_Feeds] = [] if self._trades is None else [self._trades]
         return [*(member.feed for member in self._members), *trades]
+
+    def polled(self, market_id: str) -> PolledBooks | None:
+        """See :class:`Recorder`."""
+        batches = (one for one in self._members if isinstance(one, _Batch) and market_id in one.markets)
+        return next((batch.feed.feed for batch in batches), None)
 
     @property
     def in_maintenance(self) -> bool:

@@ -127,7 +127,7 @@ class _Replay:
         """Bring what the lake has of the replay to Postgres; how many rows that is."""
         from arb_pipeline.storage.postgres import mirror, replace_run  # noqa: PLC0415 - it loads SQLAlchemy
 
-        ids = [feed.session.connection_id for feed in self.feeds.values()]
+        ids = [name for venue in self.recording.venues for name in self._connections(venue)]
         # What the lake keeps of the same connections near by, such as a replay that was longer, is replaced, too.
         window = summary.started_at - _MARGIN, summary.ended_at + _MARGIN
         tables = {}
@@ -177,9 +177,15 @@ class _Replay:
             for venue in self.recording.venues:
                 key = (name, Partition.of(name, venue, hour * HOUR_NS))
                 parts = self.pending.pop(key, [table(name).schema.empty_table()])
-                own = [feed.session.connection_id for (owner, _), feed in self.feeds.items() if owner == venue]
-                found = self.lake.replace_where(*key, pa.concat_tables(parts), "connection_id", own)
+                found = self.lake.replace_where(
+                    *key, pa.concat_tables(parts), "connection_id", self._connections(venue)
+                )
                 self.conflicts += found.conflicts
+
+    def _connections(self, venue: str) -> list[str]:
+        """Names of a venue's connections, and those that versions before gave them, whose rows are replaced, too."""
+        labels = [label for owner, label in self.feeds if owner == venue]
+        return [name for label in labels for name in (f"{self.run_id}/{venue}/{label}", f"{venue}/{label}")]
 
     def _finish(self, rows: RowWriter, started: int, newest: int) -> CaptureSummary:
         for feed in self.feeds.values():

@@ -12,10 +12,13 @@ from arb_pipeline.matching.slots import Fact, Proposition, is_placeholder
 from arb_pipeline.matching.text import normalise
 from arb_pipeline.model import Event, Market
 
-__all__ = ["EventAlignment", "Exhaustiveness", "align_events", "exhaustiveness"]
+__all__ = ["EventAlignment", "Exhaustiveness", "align_events", "exclusive", "exhaustiveness"]
 
-_CATCH_ALL = frozenset({"other", "another", "the field", "field", "none", "none of the above", "any other"})
-"""Answers that stand for all that is not listed. "Nobody" is none: somebody who is not listed may be it."""
+_CATCH_ALL = re.compile(
+    r"(?:any )?other|another|(?:the )?field|(?:any|some)(?:one|body) else"
+    r"|none of (?:these|the (?:above|listed|others?))(?: (?:answers|candidates|names|options|people|teams))?"
+)
+"""Answers that stand for all that is not listed. "Nobody" and "None" are none: somebody who is not listed may be it."""
 
 _DIGIT = re.compile(r"\d")
 _SAID_OF_ALL = (
@@ -76,7 +79,10 @@ def align_events(
 def exhaustiveness(event: Event, propositions: Iterable[Proposition]) -> Exhaustiveness:
     """Prove that one answer has to come true: a catch-all answer, or intervals that leave no value out.
 
-    Kalshi's flag "mutually exclusive" and Polymarket's negRisk say that at most one does, which proves nothing here.
+    Kalshi's flag "mutually exclusive" and Polymarket's negRisk say that at most one does, which alone proves nothing.
+    Without it neither does a catch-all: of "Who will leave this year?" each name and "Another" ask for themselves, and
+    all of them may be answered NO.
+
     The proof is of all the event's markets together, reserved ones of an augmented negRisk event included: a reserve
     that is named later is taken out of "Other", so that "Other" proves nothing without it.
 
@@ -84,9 +90,15 @@ def exhaustiveness(event: Event, propositions: Iterable[Proposition]) -> Exhaust
         event: with all its markets.
         propositions: what each says; not asked for where the answers' names decide.
     """
+    if event.listed_markets is None:
+        return Exhaustiveness(proven=False, why="how many answers are listed is not known")
+    if len(event.markets) < event.listed_markets:
+        return Exhaustiveness(proven=False, why="not all answers are read")
     catch_all = next((one for one in event.markets if _stands_for_the_rest(one)), None)
     reserved = sum(is_placeholder(one) and not _stands_for_the_rest(one) for one in event.markets)
     if catch_all is not None:
+        if not exclusive(event):
+            return Exhaustiveness(proven=False, why="the answers do not rule one another out: all may be wrong")
         with_reserves = f", with {reserved} reserved answers beside it" if reserved else ""
         return Exhaustiveness(proven=True, why=f"{catch_all.yes_title or 'Other'!r} is listed{with_reserves}")
     if reserved:
@@ -106,8 +118,18 @@ def exhaustiveness(event: Event, propositions: Iterable[Proposition]) -> Exhaust
     return _partition(intervals)
 
 
+def exclusive(event: Event) -> bool:
+    """Whether at most one of an event's markets resolves YES, by the venue's word.
+
+    Of an event of which only some markets are netted, the others may resolve YES beside them.
+    """
+    return event.mutually_exclusive and len({market.neg_risk for market in event.markets}) == 1
+
+
 def _stands_for_the_rest(market: Market) -> bool:
-    return bool(market.strike.get("negRiskOther")) or normalise(market.yes_title).text.strip() in _CATCH_ALL
+    return bool(market.strike.get("negRiskOther")) or bool(
+        _CATCH_ALL.fullmatch(normalise(market.yes_title).text.strip())
+    )
 
 
 def _said(value: object) -> object:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from arb_pipeline.matching.alignment import exhaustiveness
+from arb_pipeline.matching.alignment import exclusive, exhaustiveness
 from arb_pipeline.matching.families import propositions
 from arb_pipeline.matching.matcher import Memory
 from arb_pipeline.matching.relations import SAME
@@ -48,8 +48,7 @@ def outcome_sets(
                 "title": event.title,
                 "outcomes": len(event.markets),
                 "market_ids": json.dumps(sorted(market.market_id for market in event.markets)),
-                # Of an event of which only some markets are netted, the others may resolve YES beside them.
-                "exclusive": event.mutually_exclusive and len({market.neg_risk for market in event.markets}) == 1,
+                "exclusive": exclusive(event),
                 "exhaustive": found.proven,
                 "why": found.why,
                 "partner_event_id": partner,

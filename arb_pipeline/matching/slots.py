@@ -248,7 +248,14 @@ _SPEAKING = re.compile(r"\b(?:talks?|speaks?) (?:to|with)\b")
 _REMOTE = re.compile(
     r"\b(?:phone|telephone|video|virtual) (?:calls?|meetings?|conferences?)\b|\bby (?:tele)?phone\b|\bvirtually\b"
 )
-_REMOTE_EXCLUDED = re.compile(r"\b(?:not|n't|no|without|exclud\w+|insufficient|only)\b")
+_REMOTE_EXCLUDED = re.compile(r"\b(?:not|no|without|exclud\w+|insufficient|only)\b|n't\b")
+_EXCLUDED_AFTER = re.compile(
+    r"(?:(?!\b(?:but|counts?|qualif\w+|suffices?)\b)[^.;])*?"
+    r"(?:(?:\bnot|n't) (?:be\b|count\b|qualify\b|suffic|constitute\b|satisfy\b)|\b(?:insufficient|excluded)\b)"
+)
+_EITHER_WAY = re.compile(
+    r"\bin[- ]person or (?:by |over |via |through )?(?:the )?(?:\w*phone|video|virtual\w*|remote\w*)\b"
+)
 _ANNOUNCED = re.compile(
     r"\bannounced as\b"
     r"|\bannouncement of [^.]{0,80}(?:resign|remov|depart|retire|leav)"
@@ -841,17 +848,24 @@ def _mode(texts: _Texts, action: Fact[Action] | None) -> Fact[str] | None:
     deciding = fold(texts.deciding)
     if match := _IN_PERSON.search(texts.folded):
         return Fact("in person", "title", match.group())
-    if (match := _REMOTE.search(deciding)) and not _REMOTE_EXCLUDED.search(deciding[: match.start()]):
-        return Fact("any", "rules", match.group())
+    if found := _mode_said(deciding):
+        return found
     if match := _SPEAKING.search(texts.folded):
         return Fact("any", "title", match.group())
-    if match := _IN_PERSON.search(deciding):
+    return _mode_said(fold(texts.rules))
+
+
+def _mode_said(text: str) -> Fact[str] | None:
+    """What a folded text says: where it names both, the other way is named to be ruled out, but for "or"."""
+    if match := _EITHER_WAY.search(text):
+        return Fact("any", "rules", match.group())
+    if match := _IN_PERSON.search(text):
         return Fact("in person", "rules", match.group())
-    rules = fold(texts.rules)
-    for mode, pattern in (("any", _REMOTE), ("in person", _IN_PERSON)):
-        if match := pattern.search(rules):
-            return Fact(mode, "rules", match.group())
-    return None
+    match = _REMOTE.search(text)
+    if match is None:
+        return None
+    excluded = _REMOTE_EXCLUDED.search(text[: match.start()]) or _EXCLUDED_AFTER.match(text, match.end())
+    return Fact("in person" if excluded else "any", "rules", match.group())
 
 
 def _evidence(texts: _Texts) -> Fact[str] | None:

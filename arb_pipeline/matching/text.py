@@ -37,6 +37,9 @@ _UNIFIED = str.maketrans(
 _TOKEN = re.compile(r"(?:[^\W\d_]\.){2,}|\d+(?:[.,]\d+)*|[^\W\d_]+(?:'[^\W\d_]+)*")
 _SENTENCE = re.compile(r"(?<=[.?!])[\"']?\s+(?=[\"'(]?[A-Z])|\n+")
 _RESOLVES_YES = re.compile(r"resolves?\s+to\s+[\"']?yes\b")
+_MORNING = ("a", "m")
+"""After a number an hour of the morning and no university."""
+_HOUR = re.compile(r"(?<=\d) a m(?= )")
 _DOUBLED = re.compile(r"(.)\1+")
 _VOID = re.compile(
     r"^\W*(?:if|in the event|should)\b[^,]*\b(?:no|not|cancel\w*|postpone\w*|abandon\w*|forfeit\w*|otherwise)\b"
@@ -123,7 +126,7 @@ def words(text: str) -> frozenset[str]:
     """The distinct token texts, aliases beside the words that they stand for."""
     tokens = [_word(word) for word in _TOKEN.findall(fold(text))]
     found = set(tokens)
-    joined = f" {' '.join(tokens)} "
+    joined = _HOUR.sub(" am", f" {' '.join(tokens)} ")
     for key, alias in ALIASES.items():
         if key[0] in found and (len(key) == 1 or f" {' '.join(key)} " in joined):
             found.update(alias)
@@ -174,6 +177,8 @@ def _with_aliases(tokens: Sequence[Token]) -> list[Token]:
     while index < len(tokens):
         for length in _ALIAS_LENGTHS.get(tokens[index].text, ()):
             key = tuple(token.text for token in tokens[index : index + length])
+            if key == _MORNING and index and tokens[index - 1].text[0].isdigit():
+                continue
             if len(key) == length and (alias := ALIASES.get(key)) is not None:
                 first, last = tokens[index], tokens[index + length - 1]
                 out.extend(Token(word, first.start, last.end, capital=first.capital) for word in alias)

@@ -37,6 +37,7 @@ from arb_pipeline.reports.figures import (
     thinned,
 )
 from arb_pipeline.reports.heat import HeatCell
+from arb_pipeline.reports.over_time import with_ends
 from arb_pipeline.reports.realised import LatencyFigures
 
 __all__ = [
@@ -99,8 +100,9 @@ class PriceSeries:
             name: np.where(trusted, _cents(spreads[name]), np.nan)
             for name in ("kalshi_bid", "kalshi_ask", "polymarket_bid", "polymarket_ask")
         }
-        keep = thinned(spreads["recv_ns"].to_numpy(), list(tops.values()), _SLICES)
-        times = spreads["recv_ns"].to_numpy()[keep]
+        known_ns = spreads["recv_ns"].to_numpy()
+        keep = thinned(known_ns, list(tops.values()), _SLICES)
+        times = known_ns[keep]
         kept = {name: values[keep] for name, values in tops.items()}
         sides = {}
         for venue in VENUES:
@@ -108,7 +110,13 @@ class PriceSeries:
             fee = None if fees is None else fees.get(venue)
             sides[venue] = (bid, ask, _fees(times, bid, fee), _fees(times, ask, fee))
         basis = (kept["kalshi_bid"] + kept["kalshi_ask"] - kept["polymarket_bid"] - kept["polymarket_ask"]) / 2
-        first_ns, last_ns = known_span(spreads["recv_ns"].to_numpy(), list(tops.values()), start_ns, end_ns)
+        lines = [*(line for side in sides.values() for line in side), basis]
+        times, (*drawn, basis) = with_ends(times, lines, known_ns, end_ns)
+        sides = {
+            venue: (drawn[at], drawn[at + 1], drawn[at + 2], drawn[at + 3])
+            for venue, at in zip(VENUES, (0, 4), strict=True)
+        }
+        span = known_span(*with_ends(known_ns, list(tops.values()), known_ns, end_ns), start_ns, end_ns)
         episodes = [
             (
                 ns_from_datetime(row["opened_at"]),
@@ -117,7 +125,7 @@ class PriceSeries:
             )
             for row in opportunities.select(["opened_at", "closed_at", "accepted"]).to_pylist()
         ]
-        return cls(first_ns, last_ns, times, sides, basis, episodes)
+        return cls(*span, times, sides, basis, episodes)
 
 
 class FeeAt:
@@ -149,7 +157,7 @@ def prices_figure(series: PriceSeries, *, narrow: bool) -> Figure:
                 colour = _VENUE_COLOURS[venue]
                 _band(prices, times, (bid - bid_fee, ask + ask_fee), colour, 0.16)
                 _band(prices, times, (bid, ask), colour, 0.55)
-        prices.set_ylabel("¢ of YES")
+        prices.set_ylabel("¢ of Kalshi's YES")
         if series.basis.size:
             basis.step(times, np.append(series.basis, series.basis[-1]), where="post", color=INK, linewidth=1.1)
         basis.axhline(0, color=MUTED, linewidth=0.8)
@@ -167,9 +175,9 @@ def prices_figure(series: PriceSeries, *, narrow: bool) -> Figure:
 
 
 def _band(axis: Axes, times: Floats, bounds: tuple[Floats, Floats], colour: str, alpha: float) -> None:
-    low, high = bounds
-    low, high = np.append(low, low[-1]), np.append(high, high[-1])
-    axis.fill_between(times, low, high, step="post", color=colour, alpha=alpha, linewidth=0)
+    """Between two step lines. Corner by corner: a band filled step by step would leave out the last before a break."""
+    low, high = (np.repeat(bound, 2) for bound in bounds)
+    axis.fill_between(np.repeat(times, 2)[1:-1], low, high, color=colour, alpha=alpha, linewidth=0)
 
 
 def _fees(times: npt.NDArray[np.int64], prices: Floats, fee: "FeeAt | None") -> Floats:
@@ -246,15 +254,14 @@ def heat_figure(cells: Sequence[HeatCell], *, narrow: bool) -> Figure:
                 axis.add_patch(_square(x, y, colour))
                 ink = INK if few or abs(value) / top < 0.6 else "white"
                 if len(hours) <= (8 if narrow else 12):
-                    axis.text(
-                        x, y, f"{value:.{1 if unit == '¢' else 0}f}", ha="center", va="center", fontsize=8, color=ink
-                    )
+                    label = f"{value:.{1 if unit == '¢' else 0}f}".replace("-", "\N{MINUS SIGN}")
+                    axis.text(x, y, label, ha="center", va="center", fontsize=8, color=ink)
             axis.set_xlim(-0.5, len(hours) - 0.5)
             axis.set_ylim(len(rows) - 0.5, -0.5)
             axis.set_xticks(range(len(hours)), [f"{hour:02d}" for hour in hours])
             axis.set_yticks(range(len(rows)), [_cut(row) for row in rows])
             axis.set_xlabel("hour in New York")
-            axis.set_title(f"{title}, {unit}", loc="left", fontsize=9)
+            axis.set_title(f"{title}, {unit} (darkest: {top:.1f})", loc="left", fontsize=9)
             axis.grid(visible=False)
         return figure
 

@@ -1,7 +1,7 @@
 """Figures of the report, drawn by matplotlib into deterministic SVG."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,8 +18,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from arb_pipeline.arbitrage.pairs import Direction
+from arb_pipeline.arbitrage.candidates import DIRECTIONS_OF
+from arb_pipeline.arbitrage.pairs import Direction, Pair, outcomes_bought
 from arb_pipeline.clock import datetime_from_ns, ns_from_datetime
+from arb_pipeline.reports.over_time import with_ends
 from arb_pipeline.tables import table
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "Floats",
     "Margins",
     "PairSeries",
+    "direction_words",
     "funnel_figure",
     "gap_figure",
     "in_order",
@@ -52,10 +55,11 @@ BreakEven = Callable[[Direction, int, Decimal, Decimal], Decimal | None]
 """(direction, recv_ns, price of the proposition, price of its opposite) to the fees per contract."""
 
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
-DIRECTION_WORDS: dict[Direction, str] = {
-    "yes_kalshi": "YES on Kalshi, opposite on Polymarket",
-    "yes_polymarket": "YES on Polymarket, NO on Kalshi",
+DIRECTION_WORDS: Mapping[Direction, str] = {
+    "yes_kalshi": "YES on Kalshi, its hedge on Polymarket",
+    "yes_polymarket": "NO on Kalshi, its hedge on Polymarket",
 }
+"""What a direction buys of any pair; :func:`direction_words` names the hedge."""
 
 COLOURS = {"yes_kalshi": "#1d5fa8", "yes_polymarket": "#a8501d"}
 INK, MUTED, GRID, ACCEPTED, REFUSED = "#1c2530", "#5b6673", "#e3e7ec", "#7cc48f", "#d8dce2"
@@ -64,6 +68,18 @@ _SLICES = 80
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
 
 _TICK_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
+
+
+def direction_words(pair: Pair | None) -> Mapping[Direction, str]:
+    """What each direction of a pair buys, in the venues' own words; :data:`DIRECTION_WORDS` of a pair not at hand."""
+    if pair is None:
+        return DIRECTION_WORDS
+    words = {}
+    for direction in DIRECTIONS:
+        first, second = outcomes_bought(pair, direction)
+        doubt = "" if direction in DIRECTIONS_OF.get(pair.relation, ()) else " (no hedge)"
+        words[direction] = f"{first} on Kalshi, {second} on Polymarket{doubt}"
+    return words
 
 
 @contextmanager
@@ -129,14 +145,16 @@ class PairSeries:
             )
             for row in opportunities.select(["direction", "opened_at", "closed_at", "accepted"]).to_pylist()
         ]
-        kept = [values[keep] for values in gaps.values()]
-        first_ns, last_ns = known_span(drawn["recv_ns"].to_numpy(), kept, ns_from_datetime(start), end_ns)
+        lines = [*(values[keep] for values in gaps.values()), *(_break_even(drawn, name, fees) for name in DIRECTIONS)]
+        drawn_ns, lines = with_ends(times[keep], lines, times, end_ns)
+        kept, fees_kept = lines[: len(gaps)], lines[len(gaps) :]
+        first_ns, last_ns = known_span(drawn_ns, kept, ns_from_datetime(start), end_ns)
         return cls(
             first_ns,
             last_ns,
-            drawn["recv_ns"].to_numpy(),
-            {name: values[keep] for name, values in gaps.items()},
-            {name: _break_even(drawn, name, fees) for name in DIRECTIONS},
+            drawn_ns,
+            dict(zip(DIRECTIONS, kept, strict=True)),
+            dict(zip(DIRECTIONS, fees_kept, strict=True)),
             tuple(episodes),
         )
 
@@ -174,7 +192,9 @@ def rows_of_pair(rows: pa.Table, key: tuple[str, str]) -> pa.Table:
     return rows.filter(mine)
 
 
-def gap_figure(series: PairSeries, *, narrow: bool, title: str = "") -> Figure:
+def gap_figure(
+    series: PairSeries, *, narrow: bool, title: str = "", words: Mapping[Direction, str] = DIRECTION_WORDS
+) -> Figure:
     """Executable gap of both directions over time, with the fee break-even, zero, and shaded episodes."""
     with styled():
         room = Margins(top=0.55 if title else 0.28, between=0.3)
@@ -197,7 +217,7 @@ def gap_figure(series: PairSeries, *, narrow: bool, title: str = "") -> Figure:
             if not np.isfinite(gaps).any():
                 axis.text(0.5, 0.5, "no trusted quotes", transform=axis.transAxes, ha="center", va="center")
                 axis.set_ylim(-1, 1)
-            axis.set_title(DIRECTION_WORDS[direction], loc="left", fontsize=9, color=colour)
+            axis.set_title(words[direction], loc="left", fontsize=9, color=colour)
             axis.set_ylabel("¢ per contract")
             axis.set_xlim(0, (series.end_ns - series.start_ns) / 1e9)
         places, labels = places_and_labels(series.start_ns, series.end_ns, 4 if narrow else 10)

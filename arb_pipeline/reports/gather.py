@@ -1,7 +1,7 @@
 """What a report takes from the lake beside the tables themselves: newest tops, quality of the quotes, files."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 
 import numpy as np
@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from arb_pipeline.clock import ns_from_datetime
 from arb_pipeline.reports.inputs import AGE_BOUNDS_S, FILES, QUOTE_QUALITY
+from arb_pipeline.reports.over_time import held_until
 from arb_pipeline.storage.lake import Lake
 from arb_pipeline.tables import table
 
@@ -47,10 +48,11 @@ def quote_quality(lake: Lake, start: datetime, end: datetime) -> pa.Table:
 
     An hour stands alone, as it does in the tables: what the last quote of the hour before had to say is not counted.
     """
-    columns = ["venue", "source", "market_id", "recv_ns", "bid", "ask", "in_sync"]
+    columns = ["venue", "source", "market_id", "recv_ns", "connection_id", "bid", "ask", "in_sync"]
     counts: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     markets: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
     ages: defaultdict[tuple[str, str], npt.NDArray[np.float64]] = defaultdict(lambda: np.zeros(len(_BOUNDS_NS) - 1))
+    ends = _connection_ends(lake, start, end)
     for low, high in _hours(lake, start, end):
         rows = lake.read("quotes", low, high, columns=columns)
         for key in sorted({*zip(rows["venue"].to_pylist(), rows["source"].to_pylist(), strict=True)}):
@@ -62,7 +64,7 @@ def quote_quality(lake: Lake, start: datetime, end: datetime) -> pa.Table:
                 out_of_sync=mine.num_rows - pc.sum(mine["in_sync"]).as_py(),
             )
             markets[key] |= set(pc.unique(mine["market_id"]).to_pylist())
-            ages[key] += _ages(mine, high)
+            ages[key] += _ages(mine, high, ends)
     told = [
         {
             "venue": venue,
@@ -96,6 +98,13 @@ def _hours(lake: Lake, start: datetime, end: datetime) -> Iterator[tuple[int, in
             yield max(low, start_ns), min(high, end_ns)
 
 
+def _connection_ends(lake: Lake, start: datetime, end: datetime) -> dict[str, int]:
+    """When each connection that is over ended, ns since the epoch."""
+    sessions = lake.read("capture_sessions", start, end, columns=["connection_id", "ended_at"]).to_pylist()
+    # Times are cut to microseconds: what came within the last one still came before the end.
+    return {row["connection_id"]: ns_from_datetime(row["ended_at"]) + 1_000 for row in sessions if row["ended_at"]}
+
+
 def _last_of_each(rows: pa.Table) -> pa.Array:
     places = pa.table(
         {
@@ -109,17 +118,19 @@ def _last_of_each(rows: pa.Table) -> pa.Array:
     return last.combine_chunks().sort()
 
 
-def _ages(rows: pa.Table, end_ns: int) -> npt.NDArray[np.float64]:
+def _ages(rows: pa.Table, end_ns: int, ends: Mapping[str, int]) -> npt.NDArray[np.float64]:
     """Time, ns, that the newest quote was as old as each class says, summed over the markets of one hour.
 
-    Over a stretch of length d between two quotes the age rises from 0 to d.
+    Over a stretch of length d between two quotes the age rises from 0 to d. A stretch ends with the connection of its
+    quote: where there is none, there is no newest quote.
     """
     rows = rows.sort_by([("market_id", "ascending"), ("recv_ns", "ascending")])
     times = rows["recv_ns"].to_numpy()
     codes = rows["market_id"].combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
-    until = np.append(times[1:], end_ns)
-    until[:-1] = np.where(codes[1:] == codes[:-1], until[:-1], end_ns)
-    lasted = (until - times).astype(np.float64)
+    connections = rows["connection_id"].combine_chunks().dictionary_encode()
+    ended = np.array([ends.get(name, end_ns) for name in connections.dictionary.to_pylist()], dtype=np.int64)
+    until = np.minimum(held_until(times, end_ns, codes[1:] == codes[:-1]), ended[connections.indices.to_numpy()])
+    lasted = np.maximum(until - times, 0).astype(np.float64)
     within = np.minimum(lasted[:, None], _BOUNDS_NS[None, :])
     found: npt.NDArray[np.float64] = np.diff(within, axis=1).sum(axis=0)
     return found

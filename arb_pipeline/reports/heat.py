@@ -1,9 +1,8 @@
 """When and where pairs paid: categories by hour of the day in New York."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -12,13 +11,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from arb_pipeline.arbitrage.pairs import Direction
 from arb_pipeline.clock import datetime_from_ns
 from arb_pipeline.reports.figures import DIRECTIONS
+from arb_pipeline.reports.over_time import HOUR_NS, held_until
 
 __all__ = ["HeatCell", "heat_cells", "pair_slices"]
 
 _NEW_YORK: Final = ZoneInfo("America/New_York")
-_HOUR_NS: Final = timedelta(hours=1) // timedelta(microseconds=1) * 1_000
 _KEYS: Final = ("kalshi_market_id", "polymarket_market_id")
 
 Nanos = npt.NDArray[np.int64]
@@ -60,13 +60,19 @@ def pair_slices(spreads: pa.Table) -> dict[PairKey, tuple[int, int]]:
     return {(row[_KEYS[0]], row[_KEYS[1]]): bound for row, bound in zip(firsts, bounds, strict=True)}
 
 
-def heat_cells(spreads: pa.Table, categories: Mapping[PairKey, str], end_ns: int) -> list[HeatCell]:
+def heat_cells(
+    spreads: pa.Table,
+    categories: Mapping[PairKey, str],
+    end_ns: int,
+    directions: Mapping[PairKey, Sequence[Direction]] | None = None,
+) -> list[HeatCell]:
     """Cells by category and hour.
 
     Args:
         spreads: in their declared order.
         categories: of each pair that is wanted.
-        end_ns: until when the last row of a pair holds.
+        end_ns: nothing holds for longer.
+        directions: of each pair in which one leg hedges the other; None: both, of all pairs.
     """
     totals: defaultdict[tuple[str, int], Floats] = defaultdict(lambda: np.zeros(3))
     seen: defaultdict[tuple[str, int], set[PairKey]] = defaultdict(set)
@@ -74,7 +80,8 @@ def heat_cells(spreads: pa.Table, categories: Mapping[PairKey, str], end_ns: int
         category = categories.get(key)
         if category is None:
             continue
-        for hour, sums in _by_hour(spreads.slice(begin, end - begin), end_ns).items():
+        hedged = DIRECTIONS if directions is None else directions[key]
+        for hour, sums in _by_hour(spreads.slice(begin, end - begin), end_ns, hedged).items():
             totals[category, hour] += sums
             seen[category, hour].add(key)
     return [
@@ -84,24 +91,25 @@ def heat_cells(spreads: pa.Table, categories: Mapping[PairKey, str], end_ns: int
     ]
 
 
-def _by_hour(rows: pa.Table, end_ns: int) -> dict[int, Floats]:
+def _by_hour(rows: pa.Table, end_ns: int, hedged: Sequence[Direction]) -> dict[int, Floats]:
     """(time known, integral of the gap, time in which it paid), ns, of one pair by hour of the day."""
     times = rows["recv_ns"].to_numpy()
-    gaps = np.array([_floats(rows[f"gap_{name}"]) for name in DIRECTIONS])
+    gaps = np.array([_floats(rows[f"gap_{name}"]) for name in hedged])
     known = rows["trusted"].to_numpy() & np.isfinite(gaps).any(axis=0)
     best = np.where(known, np.where(np.isfinite(gaps), gaps, -np.inf).max(axis=0), 0.0)
-    paying = known & (np.nan_to_num(np.array([_floats(rows[f"net_{name}"]) for name in DIRECTIONS])) > 0).any(axis=0)
-    hours = np.arange(times[0] // _HOUR_NS + 1, -(-end_ns // _HOUR_NS)) * _HOUR_NS
+    paying = known & (np.nan_to_num(np.array([_floats(rows[f"net_{name}"]) for name in hedged])) > 0).any(axis=0)
+    hours = np.arange(times[0] // HOUR_NS + 1, -(-end_ns // HOUR_NS)) * HOUR_NS
     cuts = np.union1d(times, hours[(hours > times[0]) & (hours < end_ns)])
-    lasted = np.maximum(np.diff(np.append(cuts, end_ns)), 0).astype(np.float64)
     at = np.searchsorted(times, cuts, side="right") - 1
+    until = np.minimum(np.append(cuts[1:], end_ns), held_until(times, end_ns)[at])
+    lasted = np.maximum(until - cuts, 0).astype(np.float64)
     found: dict[int, Floats] = {}
-    for hour in np.unique(cuts // _HOUR_NS).tolist():
-        mine = cuts // _HOUR_NS == hour
+    for hour in np.unique(cuts // HOUR_NS).tolist():
+        mine = cuts // HOUR_NS == hour
         span, row = lasted[mine], at[mine]
         sums = np.array([(span * known[row]).sum(), (span * best[row]).sum(), (span * paying[row]).sum()])
         if sums[0]:
-            local = datetime_from_ns(hour * _HOUR_NS).astimezone(_NEW_YORK).hour
+            local = datetime_from_ns(hour * HOUR_NS).astimezone(_NEW_YORK).hour
             found[local] = found.get(local, np.zeros(3)) + sums
     return found
 

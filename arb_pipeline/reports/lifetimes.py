@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -33,18 +32,20 @@ class Lifetimes:
     left: float
 
 
-def lifetimes(episodes: Sequence[Row], end: datetime) -> list[Lifetimes]:
+def lifetimes(episodes: Sequence[Row]) -> list[Lifetimes]:
     """Lifetimes of accepted and of refused episodes, those of which there are any.
 
-    An episode ended if its edge fell; one that became unknown or goes on at ``end`` is censored.
+    An episode ended if its edge fell; one that became unknown or goes on is censored.
+
+    Args:
+        episodes: rows of ``opportunities`` with ``lasted``, for how many seconds each was seen.
     """
     found = []
     for name, wanted in (("accepted", True), ("refused", False)):
         rows = [row for row in episodes if row["accepted"] is wanted]
         if not rows:
             continue
-        lasted = [((row["closed_at"] or end) - row["opened_at"]).total_seconds() for row in rows]
-        curve = kaplan_meier(lasted, [row["end_reason"] == "edge" for row in rows])
+        curve = kaplan_meier([row["lasted"] for row in rows], [row["end_reason"] == "edge" for row in rows])
         left = sum(bool(row["left_censored"]) for row in rows) / len(rows)
         found.append(
             Lifetimes(name, curve, curve.quantile(0.5), curve.quantile(0.9), curve.censored / curve.episodes, left)

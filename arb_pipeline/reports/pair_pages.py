@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from arb_pipeline.arbitrage.ladders import Execution
 from arb_pipeline.matching.review import Case, SlotLine, Span, compare_texts
 from arb_pipeline.reports.charts import FeeAt, PriceSeries, curve_figure, prices_figure
-from arb_pipeline.reports.figures import PairSeries, gap_figure, rows_of_pair, svg
+from arb_pipeline.reports.figures import PairSeries, direction_words, gap_figure, rows_of_pair, svg
 from arb_pipeline.reports.inputs import ReportInputs
 from arb_pipeline.reports.views import PairNames, Views
 
@@ -97,7 +97,7 @@ def _page(number: int, key: PairKey, inputs: ReportInputs, views: Views) -> Pair
         names=views.names(*key),
         accepted=sum(accepted for *_, accepted in gaps.episodes),
         refused=sum(not accepted for *_, accepted in gaps.episodes),
-        gaps=drawn(f"gap{number}", lambda narrow: gap_figure(gaps, narrow=narrow)),
+        gaps=drawn(f"gap{number}", lambda narrow: gap_figure(gaps, narrow=narrow, words=direction_words(pair))),
         prices=drawn(f"prices{number}", lambda narrow: prices_figure(prices, narrow=narrow)),
         curve=None
         if found is None

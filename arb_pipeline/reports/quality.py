@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow.compute as pc
+
 from arb_pipeline.arbitrage.fees import FeeBook
 from arb_pipeline.arbitrage.pairs import Pair
 from arb_pipeline.clock import ns_from_datetime
+from arb_pipeline.gaps import ns_in_gaps
 from arb_pipeline.reports.inputs import AGE_BOUNDS_S, ReportInputs
 
 __all__ = ["FeeCoverage", "age_shares", "fee_coverage", "share_both_fresh", "venue_quality"]
@@ -28,7 +31,10 @@ class FeeCoverage:
 
 
 def venue_quality(inputs: ReportInputs) -> list[Row]:
-    """Per venue: connections, uptime, frames, anomalies, gaps and lags."""
+    """Per venue: connections, uptime, frames, anomalies, gaps and lags.
+
+    ``gap_seconds`` is summed over markets, by the rule of :func:`arb_pipeline.gaps.gap_share_of`.
+    """
     sessions = inputs.capture_sessions.to_pylist()
     gaps = inputs.book_gaps.to_pylist()
     quotes = inputs.quote_quality.to_pylist()
@@ -41,10 +47,7 @@ def venue_quality(inputs: ReportInputs) -> list[Row]:
 
 def _of_venue(venue: str, inputs: ReportInputs, sessions: list[Row], gaps: list[Row], quotes: list[Row]) -> Row:
     start_ns, end_ns = ns_from_datetime(inputs.start), ns_from_datetime(inputs.end)
-    lasted = sum(
-        max(min(end_ns if gap["to_ns"] is None else gap["to_ns"], end_ns) - max(gap["from_ns"], start_ns), 0)
-        for gap in gaps
-    )
+    of_venue = inputs.book_gaps.filter(pc.equal(inputs.book_gaps["venue"], venue))
     up = _covered(
         (ns_from_datetime(one["started_at"]), end_ns if one["ended_at"] is None else ns_from_datetime(one["ended_at"]))
         for one in sessions
@@ -65,7 +68,7 @@ def _of_venue(venue: str, inputs: ReportInputs, sessions: list[Row], gaps: list[
         "anomalies": anomalies.most_common(),
         "gaps": len(gaps),
         "gap_causes": Counter(gap["cause"] for gap in gaps).most_common(),
-        "gap_seconds": lasted / 1e9,
+        "gap_seconds": ns_in_gaps(of_venue, start_ns, end_ns) / 1e9,
         "open_gaps": sum(gap["to_ns"] is None for gap in gaps),
         "resnapshots": sum(gap["recovery"] in _RESNAPSHOT for gap in gaps),
         "lag_p50": max((s["lag_p50_ms"] for s in told if s["lag_p50_ms"] is not None), default=None),

@@ -118,7 +118,7 @@ def _render(inputs: ReportInputs, views: Views) -> str:
         funnel=inputs.rejections.to_pylist(),
         funnel_heads=[(name.replace("_", " "), "num") for name in inputs.rejections["guard"].to_pylist()[:-1]],
         pages=pair_pages(inputs, views, _FULL_PAIRS),
-        lives=lifetimes(views.all_episodes, inputs.end),
+        lives=lifetimes(views.all_episodes),
         step_s=median_step_s(inputs.spreads),
         latencies=by_latency(inputs.execution_backtest),
         held=held[:MOST_ROWS],
@@ -182,7 +182,7 @@ def _figures(inputs: ReportInputs, views: Views) -> Mapping[str, Any]:
     """The figures that are not of one pair; None where there is nothing to draw."""
     window = inputs.start, inputs.end
     funnel = inputs.rejections.to_pylist()
-    lives = {one.name: one.curve for one in lifetimes(views.all_episodes, inputs.end)}
+    lives = {one.name: one.curve for one in lifetimes(views.all_episodes)}
     latencies = [one for one in by_latency(inputs.execution_backtest) if one.known]
     shares = age_shares(inputs)
     figures: dict[str, Any] = dict.fromkeys(("funnel", "heat", "lives", "backtest", "ages"))

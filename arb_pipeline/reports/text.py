@@ -16,6 +16,7 @@ __all__ = [
     "percent",
     "price",
     "seconds",
+    "signed_cents",
     "trimmed",
 ]
 
@@ -63,6 +64,11 @@ def cents(value: Decimal | None) -> str:
 def fine_cents(value: Decimal | None) -> str:
     """The same to a ten-thousandth of a cent, as fees per contract need."""
     return DASH if value is None else f"{trimmed(round(value * 100, 4))} ¢"
+
+
+def signed_cents(value: float | None) -> str:
+    """Dollars per contract of a mean as cents with their sign, to a hundredth of a cent."""
+    return DASH if value is None else f"{value * 100:+.2f} ¢".replace("-", _MINUS)
 
 
 def percent(value: float | None, places: int = 2) -> str:

@@ -13,16 +13,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from arb_pipeline.arbitrage.candidates import DIRECTIONS_OF
 from arb_pipeline.arbitrage.fees import FeeBook
 from arb_pipeline.arbitrage.ladders import Execution, LegExecution, Optimum, execute, execute_notional
 from arb_pipeline.arbitrage.opportunities import ARBITRAGE, FUNNEL, funnel, optimum_at
-from arb_pipeline.arbitrage.pairs import Direction, Pair
+from arb_pipeline.arbitrage.pairs import Direction, Pair, outcomes_bought
 from arb_pipeline.arbitrage.spreads import break_even, latest_spreads
 from arb_pipeline.clock import datetime_from_ns, ns_from_datetime
 from arb_pipeline.model import Market, MatchStatus
-from arb_pipeline.reports.figures import DIRECTION_WORDS, DIRECTIONS, BreakEven
+from arb_pipeline.reports.figures import DIRECTIONS, BreakEven, direction_words
 from arb_pipeline.reports.heat import HeatCell, heat_cells, pair_slices
 from arb_pipeline.reports.inputs import ReportInputs
+from arb_pipeline.reports.over_time import held_until
 from arb_pipeline.reports.text import count, instant
 
 __all__ = ["GUARD_WORDS", "MOST_ACCEPTED", "MOST_REFUSED", "MOST_ROWS", "Name", "PairNames", "Views", "reason_words"]
@@ -45,8 +47,11 @@ GUARD_WORDS = {
     "not_in_sync": "book out of sync",
     "connection_down": "connection down",
     "stale_leg": "polled book too old",
+    "skewed_legs": "polled books of different times",
     "market_not_open": "market not open",
     "after_close": "past the close",
+    "after_event": "past the end of the event",
+    "resolution_lag": "settled by its price on one venue only",
     "below_min_size": "depth below the minimum order",
     "fees_unknown": "fees unknown",
     "fee_eaten": "fees eat the gap",
@@ -162,12 +167,19 @@ class Views:
 
     @cached_property
     def all_episodes(self) -> list[Row]:
-        """Every episode with its duration in seconds."""
+        """Every episode with its duration in seconds, that of one still open for as long as it was seen."""
         rows: list[Row] = self._inputs.opportunities.to_pylist()
-        return [
-            {**row, "lasted": ((row["closed_at"] or self._inputs.end) - row["opened_at"]).total_seconds()}
-            for row in rows
-        ]
+        return [{**row, "lasted": (self._seen_until(row) - row["opened_at"]).total_seconds()} for row in rows]
+
+    def _seen_until(self, row: Row) -> datetime:
+        """When an episode closed, or how far its pair is known."""
+        if row["closed_at"] is not None:
+            closed: datetime = row["closed_at"]
+            return closed
+        begin, end = self._slices.get((row["kalshi_market_id"], row["polymarket_market_id"]), (0, 0))
+        opened_ns = ns_from_datetime(row["opened_at"])
+        times = np.append(opened_ns, self._inputs.spreads["recv_ns"].slice(begin, end - begin).to_numpy())
+        return datetime_from_ns(int(held_until(np.sort(times), ns_from_datetime(self._inputs.end))[-1]))
 
     @cached_property
     def episodes(self) -> list[Row]:
@@ -188,7 +200,7 @@ class Views:
         return {
             **row,
             "names": self._row_names(row),
-            "words": DIRECTION_WORDS[row["direction"]],
+            "words": direction_words(self._pairs.get(key))[row["direction"]],
             "why": [reason_words(reason) for reason in json.loads(row["reasons"])],
             "worst_annualised": _worst_annualised(row),
             "category": self._inputs.categories.get(key[0], ""),
@@ -206,10 +218,12 @@ class Views:
         last = int(np.searchsorted(times, at_ns, side="right")) - 1
         if last < 0:
             return {}
-        rows = self._inputs.spreads.slice(begin, last + 1)
+        ended = np.flatnonzero(held_until(times, ns_from_datetime(self._inputs.end))[:last] < times[1 : last + 1])
+        first = int(ended[-1]) + 1 if ended.size else 0
+        times, rows = times[first:], self._inputs.spreads.slice(begin + first, last + 1 - first)
         found = {}
         for venue in ("kalshi", "polymarket"):
-            same = np.ones(last + 1, dtype=np.bool_)
+            same = np.ones(rows.num_rows, dtype=np.bool_)
             for side in ("bid", "ask"):
                 prices = pc.fill_null(pc.cast(rows[f"{venue}_{side}"], pa.float64()), -1.0).to_numpy()
                 same &= prices == prices[-1]
@@ -248,8 +262,7 @@ class Views:
     def spelled_out(self, row: Row) -> Row:
         """A priced row of ``opportunities`` with its arithmetic, leg by leg."""
         size = row["size"]
-        yes_kalshi = row["direction"] == "yes_kalshi"
-        outcomes = self._outcomes(row, yes_kalshi=yes_kalshi)
+        outcomes = self._outcomes((row["kalshi_market_id"], row["polymarket_market_id"]), row["direction"])
         found = self.optimum(row)
         return {
             **self._episode({"lasted": 0.0, **row}),
@@ -272,19 +285,13 @@ class Views:
             "sizes": self.sizes(found),
         }
 
-    def _outcomes(self, row: Row, *, yes_kalshi: bool) -> tuple[str, str]:
-        """What is bought on each venue, in the venue's own words."""
-        kalshi = self.markets.get(row["kalshi_market_id"])
-        polymarket = self.markets.get(row["polymarket_market_id"])
-        first = "YES" if yes_kalshi else "NO"
-        # Polymarket's outcome 0 equals Kalshi YES, unless the pair is inverted.
-        index = int(yes_kalshi) ^ int(row["kind"] == "inverted")
-        second = ("YES", "NO")[index]
-        if kalshi is not None and kalshi.outcomes != ("Yes", "No"):
-            first = f"{first} ({kalshi.outcomes[0 if yes_kalshi else 1]})"
-        if polymarket is not None and polymarket.outcomes != ("Yes", "No"):
-            second = f"{second} ({polymarket.outcomes[index]})"
-        return first, second
+    def _outcomes(self, key: tuple[str, str], direction: Direction) -> tuple[str, str]:
+        """What a direction buys on each venue, by the venue's own name."""
+        pair = self._pairs.get(key)
+        if pair is None:
+            return "YES" if direction == "yes_kalshi" else "NO", "the hedge of it"
+        first, second = outcomes_bought(pair, direction)
+        return _named(pair.kalshi, first), _named(pair.polymarket, second)
 
     def optimum(self, row: Row) -> Optimum | None:
         """The sizing of a row of ``opportunities`` from the books as they stood; None if they are not at hand."""
@@ -359,7 +366,14 @@ class Views:
             for key in self._slices
             if key in self._match_rows and self._match_rows[key]["status"] in _ACCEPTED
         }
-        return heat_cells(self._inputs.spreads, named, ns_from_datetime(self._inputs.end))
+        hedged = {key: directions for key in named if (directions := self._hedged(key))}
+        named = {key: named[key] for key in hedged}
+        return heat_cells(self._inputs.spreads, named, ns_from_datetime(self._inputs.end), hedged)
+
+    def _hedged(self, key: tuple[str, str]) -> tuple[Direction, ...]:
+        """The directions of a pair in which one leg hedges the other; both of a pair that is not at hand."""
+        pair = self._pairs.get(key)
+        return DIRECTIONS if pair is None else DIRECTIONS_OF.get(pair.relation, ())
 
     # --- spreads -------------------------------------------------------------------------------------------
 
@@ -372,12 +386,12 @@ class Views:
     def spread_rows(self) -> list[Row]:
         """Latest gaps of every pair, the widest first; at most :data:`MOST_ROWS`."""
         rows = [self._spread(row) for row in self.latest.to_pylist()]
-        rows.sort(key=lambda row: -max((side["gap"] for side in row["sides"] if side["gap"] is not None), default=-9))
+        rows.sort(key=_widest_hedged, reverse=True)
         return rows[:MOST_ROWS]
 
     def _spread(self, row: Row) -> Row:
         key = row["kalshi_market_id"], row["polymarket_market_id"]
-        price_fees = self.break_even(key)
+        pair, price_fees = self._pairs.get(key), self.break_even(key)
         sides = []
         for direction in DIRECTIONS:
             gap = row[f"gap_{direction}"]
@@ -386,11 +400,12 @@ class Views:
                 yes, no = ("kalshi", "polymarket") if direction == "yes_kalshi" else ("polymarket", "kalshi")
                 fee = price_fees(direction, row["recv_ns"], row[f"{yes}_ask"], 1 - row[f"{no}_bid"])
             net = None if gap is None or fee is None else gap - fee
-            sides.append({"gap": gap, "fee": fee, "net": net})
+            sides.append({"gap": gap, "fee": fee, "net": net, "hedged": direction in self._hedged(key)})
         return {
             **row,
             "schedules": self._schedules(key, datetime_from_ns(row["recv_ns"])),
             "names": self._row_names(row),
+            "words": direction_words(pair) if pair is not None and pair.inverted else {},
             "at": datetime_from_ns(row["recv_ns"]),
             "sides": sides,
             "why": [reason_words(reason) for reason in row["reason"].split(", ") if reason],
@@ -420,8 +435,7 @@ class Views:
         for name in keys:
             codes = spreads[name].combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
             same &= codes[1:] == codes[:-1]
-        until = np.full(len(times), ns_from_datetime(self._inputs.end), dtype=np.int64)
-        until[:-1] = np.where(same, times[1:], until[:-1])
+        until = held_until(times, ns_from_datetime(self._inputs.end), same)
         known = np.where(spreads["trusted"].to_numpy(), until - times, 0)
         with_known = spreads.select([*keys, "gap_yes_kalshi", "gap_yes_polymarket"]).append_column(
             "known_ns", pa.array(known, pa.int64())
@@ -498,6 +512,12 @@ def reason_words(reason: str) -> str:
     return f"{words}: {detail}" if detail else words
 
 
+def _named(market: Market, outcome: str) -> str:
+    """``YES`` or ``NO``, with the market's own name of it if it has one."""
+    plain = market.outcomes == ("Yes", "No")
+    return outcome if plain else f"{outcome} ({market.outcomes[0 if outcome == 'YES' else 1]})"
+
+
 def _named_or_counted(names: Sequence[str], what: str) -> str:
     """One or two names; of more their number, the head of the page having them all."""
     return "; ".join(names) if len(names) <= _MOST_NAMED else f"{len(names)} {what}s, all named at the top"
@@ -509,6 +529,12 @@ def _worst_annualised(row: Row) -> float | None:
         return None
     roi, days = float(row["worst_state_net"] / row["capital"]), float(row["days"])
     return roi * 365 / days
+
+
+def _widest_hedged(row: Row) -> Decimal:
+    """The better gap of a row of the table of spreads, of the directions that one leg hedges."""
+    known = (side["gap"] for side in row["sides"] if side["hedged"] and side["gap"] is not None)
+    return max(known, default=Decimal(-9))
 
 
 def _by_worst_state(row: Row) -> tuple[bool, float, float, Decimal]:

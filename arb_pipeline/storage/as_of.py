@@ -1,12 +1,12 @@
 """A lake as it was known at an earlier time: what a report of then would have been made of.
 
-A day's listing replaces the one before it, so that the texts of a market (title, outcomes, rules) may be at hand in a
-later listing only, while ``market_history`` tells how it stood. What a market is called does not change; its rules
-count only if their hash is the one of then.
+A day's listing replaces what the one before it told of the same markets, so that the texts of a market (title,
+outcomes, rules) may be at hand in a later listing only, while ``market_history`` tells how it stood. What a market is
+called does not change; its rules count only if their hash is the one of then.
 """
 
-from collections.abc import Iterator, Mapping
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 import msgspec
@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from arb_pipeline.clock import ns_from_datetime
-from arb_pipeline.model import Event, Market, MarketStatus, MatchStatus, PriceRange
+from arb_pipeline.model import Event, Market, MatchStatus
 from arb_pipeline.storage.catalogue import events_of, markets_of, write_catalogue
-from arb_pipeline.storage.history import markets_as_of
+from arb_pipeline.storage.fee_schedules import fee_schedules_as_of
+from arb_pipeline.storage.history import as_it_stood, markets_as_of
 from arb_pipeline.storage.lake import Lake, Partition
 from arb_pipeline.tables import Partitioning, table
 
@@ -24,7 +25,6 @@ __all__ = ["copy_known", "known_events"]
 
 _LEDGERS: Final = {
     "market_history": ("known_at", "valid_to"),
-    "fee_schedules": ("known_at", "known_to"),
     "market_matches": ("known_at", "valid_to"),
     "outcome_sets": ("known_at", None),
     "settlement_agreement": ("known_at", None),
@@ -44,21 +44,27 @@ _NOT_TOLD: Final = {
 }
 """What of a connection that is still up nobody knows."""
 
+_MOMENT: Final = timedelta(microseconds=1)
 _RULED_OUT: Final = (MatchStatus.REJECTED, MatchStatus.REFUSED)
 
 Row = Mapping[str, Any]
 
 
-def copy_known(lake: Lake, into: Lake, start: datetime, at: datetime) -> None:
+def copy_known(lake: Lake, into: Lake, start: datetime, at: datetime, still_fresh: timedelta) -> None:
     """Write what was known at ``at`` to an empty lake: catalogues, ledgers, and what was received in [start, at).
+
+    With the answers to polls of a while before the first hour (``still_fresh``), on which a book may rest in it.
 
     Hours are copied from their beginnings on, since each stands alone: the quotes of all markets, which tell the
     quality of the data, and the changes of books of those that are paired or of an event of several outcomes. Nothing
     that is derived (spreads, opportunities, ...) is copied: it may rest on what became known later.
     """
-    events = known_events(lake, at)
-    for venue in sorted({event.venue for event in events}):
-        write_catalogue(into, venue, [event for event in events if event.venue == venue], at)
+    since = start.replace(minute=0, second=0, microsecond=0)
+    # What has left the listings since the first hour comes first: a listing keeps what the day's earlier ones told.
+    for events, told_at in ((_left_events(lake, since, at), at - _MOMENT), (known_events(lake, at), at)):
+        for venue in sorted({event.venue for event in events}):
+            write_catalogue(into, venue, [event for event in events if event.venue == venue], told_at)
+    _write(into, "fee_schedules", fee_schedules_as_of(lake, at), "known_at")
     for name, (known, ends) in _LEDGERS.items():
         rows = lake.read(name)
         rows = rows.filter(pc.less_equal(rows[known], _scalar(rows, known, at)))
@@ -67,16 +73,18 @@ def copy_known(lake: Lake, into: Lake, start: datetime, at: datetime) -> None:
             rows = _set(rows, pc.invert(ended), ends, None)
         _write(into, name, rows, known)
     markets = _evaluated(into)
-    since, end_ns = start.replace(minute=0, second=0, microsecond=0), ns_from_datetime(at)
+    end_ns = ns_from_datetime(at)
     for name in ("quotes", "book_events", "raw_frames"):
+        # Of raw frames, only those of polls prove anything of a book, also of one that an hour begins with.
+        polls = name == "raw_frames"
+        source: Literal["rest"] | None = "rest" if polls else None
+        begin_ns = ns_from_datetime(since - still_fresh if polls else since)
         for partition in lake.partitions(name):
             bounds = partition.bounds
-            if bounds is not None and ns_from_datetime(since) <= bounds[0] < end_ns:
-                # Of raw frames, only those of polls prove anything of a book.
-                source: Literal["rest"] | None = "rest" if name == "raw_frames" else None
+            if bounds is not None and begin_ns < bounds[1] and bounds[0] < end_ns:
                 ids = markets if name == "book_events" else None
-                until = min(bounds[1], end_ns)
-                rows = lake.read(name, bounds[0], until, partition.venue, markets=ids, source=source)
+                first, until = max(bounds[0], begin_ns), min(bounds[1], end_ns)
+                rows = lake.read(name, first, until, partition.venue, markets=ids, source=source)
                 into.replace(name, partition, rows)
     gaps = lake.read("book_gaps", since, at)
     lasts = pc.fill_null(pc.greater_equal(gaps["to_ns"], end_ns), pa.scalar(True))
@@ -103,7 +111,20 @@ def known_events(lake: Lake, at: datetime) -> list[Event]:
     What is no more to be had of the listing of then is taken from the next one that is kept; rules of markets that have
     changed since are empty.
     """
-    rows = {(row["venue"], row["market_id"]): row for row in markets_as_of(lake, at, at).to_pylist()}
+    return _events(lake, at, markets_as_of(lake, at, at).to_pylist())
+
+
+def _left_events(lake: Lake, start: datetime, at: datetime) -> list[Event]:
+    """The events of the markets that were listed at some time from ``start`` on, and no more at ``at``."""
+    rows = lake.read("market_history", start, at)
+    rows = rows.filter(pc.less_equal(rows["known_at"], _scalar(rows, "known_at", at))).sort_by("valid_from")
+    newest = {(row["venue"], row["market_id"]): row for row in rows.to_pylist()}
+    return _events(lake, at, [row for row in newest.values() if row["valid_to"] is not None and row["valid_to"] <= at])
+
+
+def _events(lake: Lake, at: datetime, states: Iterable[Row]) -> list[Event]:
+    """The events of markets that stood so, with these."""
+    rows = {(row["venue"], row["market_id"]): row for row in states}
     markets: dict[tuple[str, str], Market] = {}
     for listing in _listings(lake, "markets", at):
         for market in markets_of(listing):
@@ -111,7 +132,7 @@ def known_events(lake: Lake, at: datetime) -> list[Event]:
                 markets.setdefault((market.venue, market.market_id), market)
     by_event: dict[tuple[str, str], list[Market]] = {}
     for key, market in sorted(markets.items()):
-        by_event.setdefault((market.venue, market.event_id), []).append(_as_of(market, rows[key]))
+        by_event.setdefault((market.venue, market.event_id), []).append(as_it_stood(market, rows[key]))
     events: dict[tuple[str, str], Event] = {}
     for listing in _listings(lake, "events", at):
         for event in events_of(listing):
@@ -127,28 +148,6 @@ def _listings(lake: Lake, name: str, at: datetime) -> Iterator[pa.Table]:
     known = sorted((one for one in times if one <= at), reverse=True)
     for one in (*known, *sorted(one for one in times if one > at)):
         yield rows.filter(pc.equal(rows["fetched_at"], _scalar(rows, "fetched_at", one)))
-
-
-def _as_of(market: Market, row: Row) -> Market:
-    """A market with what its history tells of how it stood."""
-    return msgspec.structs.replace(
-        market,
-        status=MarketStatus(row["status"]),
-        venue_status=row["venue_status"],
-        result=row["result"],
-        rules=market.rules if market.rules_sha256 == row["rules_sha256"] else "",
-        rules_sha256=row["rules_sha256"],
-        open_at=row["open_at"],
-        close_at=row["close_at"],
-        expected_expiration_at=row["expected_expiration_at"],
-        occurrence_at=row["occurrence_at"],
-        settlement_timer_s=row["settlement_timer_s"],
-        tick=int(row["tick"].scaleb(4)),
-        price_ranges=msgspec.json.decode(row["price_ranges"], type=tuple[PriceRange, ...]),
-        min_size=int(row["min_size"].scaleb(6)),
-        size_step=int(row["size_step"].scaleb(6)),
-        fee_params=msgspec.json.decode(row["fee_params"]),
-    )
 
 
 def _write(into: Lake, name: str, rows: pa.Table, by: str) -> None:

@@ -1,13 +1,15 @@
 """The catalogue in the lake: tables ``events`` and ``markets``, written from and read back into model objects."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from arb_pipeline.clock import ns_from_datetime
 from arb_pipeline.model import Event, Market, MarketStatus, PriceRange, SettlementSource
@@ -20,6 +22,7 @@ __all__ = [
     "events_table",
     "markets_of",
     "markets_table",
+    "newest_markets",
     "read_events",
     "read_markets",
     "write_catalogue",
@@ -43,6 +46,9 @@ _NOT_IN_MODEL = frozenset({"market_count", "fetched_at"})
 def write_catalogue(lake: Lake, venue: str, events: Iterable[Event], fetched_at: datetime) -> dict[str, int]:
     """Make these events, with their markets, the venue's catalogue of the day of ``fetched_at``.
 
+    What an earlier listing of the day told and this one does not (a listing asks for what is open) stays with the time
+    at which it was last told: an hour in which it was traded may be evaluated again. An empty listing clears the day.
+
     An event listed twice (pages shift while they are read) counts once, the later one; a market listed under two
     events counts once, under the first.
 
@@ -58,8 +64,18 @@ def write_catalogue(lake: Lake, venue: str, events: Iterable[Event], fetched_at:
         "events": events_table(unique.values(), fetched_at),
     }
     for name, rows in tables.items():
-        lake.replace(name, Partition.of(name, venue, fetched_at), rows)
+        if not rows.num_rows:
+            lake.replace(name, Partition.of(name, venue, fetched_at), rows)
+            continue
+        lake.update(name, Partition.of(name, venue, fetched_at), partial(_with_left, rows, table(name).key[-1]))
     return {name: rows.num_rows for name, rows in tables.items()}
+
+
+def _with_left(rows: pa.Table, key: str, held: pa.Table) -> pa.Table:
+    """A listing with those rows of the day's earlier ones of which it tells nothing."""
+    earlier = pc.less(held["fetched_at"], rows["fetched_at"][0])
+    gone = pc.invert(pc.is_in(held[key], value_set=rows[key].combine_chunks()))
+    return pa.concat_tables([rows, held.filter(pc.and_(earlier, gone)).select(rows.column_names)])
 
 
 def events_table(events: Iterable[Event], fetched_at: datetime) -> pa.Table:
@@ -100,6 +116,25 @@ def read_events(lake: Lake, venue: str | None = None, *, nested: bool = True) ->
 def read_markets(lake: Lake, venue: str | None = None) -> list[Market]:
     """The markets of the newest catalogue, by venue and market id."""
     return markets_of(lake.current("markets", venue))
+
+
+def newest_markets(lake: Lake, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], Market]:
+    """These markets by (venue, market id), each as the newest catalogue tells it that has it, however old.
+
+    Listings ask for what is open, so that a market that has settled stands in older ones only.
+    """
+    found: dict[tuple[str, str], Market] = {}
+    for venue in sorted({venue for venue, _ in keys}):
+        left = {market_id for of, market_id in keys if of == venue}
+        for partition in reversed(lake.partitions("markets", venue)):
+            if not left:
+                break
+            bounds = partition.bounds
+            assert bounds is not None, "catalogues are kept by day"
+            told = markets_of(lake.read("markets", *bounds, venue, markets=left))
+            found |= {(venue, market.market_id): market for market in told}
+            left -= {market.market_id for market in told}
+    return found
 
 
 def events_of(rows: pa.Table) -> list[Event]:

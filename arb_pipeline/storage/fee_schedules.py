@@ -18,7 +18,7 @@ from arb_pipeline.model import FeeChange
 from arb_pipeline.storage.lake import Lake, Partition
 from arb_pipeline.tables import table
 
-__all__ = ["has_fee_schedules", "read_fee_changes", "record_fee_changes"]
+__all__ = ["fee_schedules_as_of", "has_fee_schedules", "read_fee_changes", "record_fee_changes"]
 
 _TABLE = table("fee_schedules")
 _NUMBERS = {"multiplier": "fee_multiplier", "rate": "rate"}
@@ -87,6 +87,18 @@ def has_fee_schedules(lake: Lake, venue: str, known_at: datetime | None = None) 
     """Whether anything is, or was then, known of a venue's fees by time."""
     known: int = _known(_rows(lake, venue), known_at).num_rows
     return known > 0
+
+
+def fee_schedules_as_of(lake: Lake, known_at: datetime) -> pa.Table:
+    """The rows that were known at a time, as they stood then: with the ends that were known."""
+    rows = lake.read(_TABLE)
+    known = rows.filter(pc.less_equal(rows["known_at"], pa.scalar(known_at, rows["known_at"].type))).to_pylist()
+    for row in known:
+        if row["known_to"] is not None and row["known_to"] > known_at:
+            row["known_to"] = None
+    for venue in {row["venue"] for row in known}:
+        _end([row for row in known if row["venue"] == venue])
+    return pa.Table.from_pylist(known, schema=_TABLE.schema)
 
 
 def _rows(lake: Lake, venue: str) -> pa.Table:

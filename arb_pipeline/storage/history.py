@@ -5,7 +5,7 @@ are closed in place, so that a market has one row at any instant; what was known
 known by then, those that ended later still open.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
@@ -14,13 +14,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from arb_pipeline.model import Event, Market
+from arb_pipeline.model import Event, Market, MarketStatus, PriceRange
 from arb_pipeline.storage.arrow import sort_table
-from arb_pipeline.storage.catalogue import markets_table
-from arb_pipeline.storage.lake import Lake, Partition
+from arb_pipeline.storage.catalogue import markets_table, newest_markets
+from arb_pipeline.storage.lake import Lake, Partition, newest_listing
 from arb_pipeline.tables import table
 
-__all__ = ["AS_OF_MACRO", "market_state_at", "markets_as_of", "record_changes", "record_markets"]
+__all__ = [
+    "AS_OF_MACRO",
+    "as_it_stood",
+    "market_state_at",
+    "markets_as_of",
+    "markets_between",
+    "record_changes",
+    "record_markets",
+]
 
 _TABLE = table("market_history")
 _OWN = frozenset({"venue", "market_id", "changed", "valid_from", "valid_to", "known_at"})
@@ -118,11 +126,73 @@ def markets_as_of(lake: Lake, at: datetime, known_at: datetime | None = None, ve
     return rows.take(pa.array(np.cumsum(last.to_numpy()) - 1))
 
 
+def markets_between(
+    lake: Lake, keys: Collection[tuple[str, str]], start: datetime, end: datetime
+) -> dict[tuple[str, str], Market]:
+    """These markets by (venue, market id) as they stood at ``start``; those seen later, as they first did by ``end``.
+
+    So an hour has the same markets whenever it is asked for: one that is listed no more stands in an older catalogue,
+    and what has changed about one since (status, close, fees, ...) is told by its history. One that had left the
+    listings before ``start`` is left out; one that was first listed after ``end`` is as it was then; of one without any
+    history the newest catalogue tells all there is.
+    """
+    found = newest_markets(lake, keys)
+    states = _first_states(lake, found.keys(), start, end)
+    unseen = found.keys() - states.keys()
+    later = _first_states(lake, unseen, end, None)
+    over = _first_states(lake, unseen - later.keys(), None, start).keys()
+    states |= later
+    return {
+        key: as_it_stood(market, states[key]) if key in states else market
+        for key, market in found.items()
+        if key not in over
+    }
+
+
+def _first_states(
+    lake: Lake, keys: Collection[tuple[str, str]], start: datetime | None, end: datetime | None
+) -> dict[tuple[str, str], Row]:
+    """The row of each market that held at ``start``, else the first one from then to ``end``."""
+    if not keys:
+        return {}
+    rows = lake.read(_TABLE, start, end, markets={market_id for _, market_id in keys}).sort_by("valid_from")
+    found: dict[tuple[str, str], Row] = {}
+    for row in rows.to_pylist():
+        key = row["venue"], row["market_id"]
+        # An interrupted write leaves two open rows; the later one holds.
+        if key in keys and (key not in found or (start is not None and row["valid_from"] <= start)):
+            found[key] = row
+    return found
+
+
+def as_it_stood(market: Market, row: Mapping[str, Any]) -> Market:
+    """A market with what a row of its history tells; rules that have changed since are empty."""
+    return msgspec.structs.replace(
+        market,
+        status=MarketStatus(row["status"]),
+        venue_status=row["venue_status"],
+        result=row["result"],
+        rules=market.rules if market.rules_sha256 == row["rules_sha256"] else "",
+        rules_sha256=row["rules_sha256"],
+        open_at=row["open_at"],
+        close_at=row["close_at"],
+        expected_expiration_at=row["expected_expiration_at"],
+        occurrence_at=row["occurrence_at"],
+        settlement_timer_s=row["settlement_timer_s"],
+        tick=int(row["tick"].scaleb(4)),
+        price_ranges=msgspec.json.decode(row["price_ranges"], type=tuple[PriceRange, ...]),
+        min_size=int(row["min_size"].scaleb(6)),
+        size_step=int(row["size_step"].scaleb(6)),
+        fee_params=msgspec.json.decode(row["fee_params"]),
+    )
+
+
 def _listed(lake: Lake, venue: str, at: datetime) -> dict[str, Row]:
-    """State by market of the catalogue of the day of ``at``."""
+    """State by market of the newest listing of the day of ``at``."""
     bounds = Partition.of("markets", venue, at).bounds
     assert bounds is not None
-    return _states(lake.read("markets", *bounds, venue, columns=["market_id", *_STATE]).to_pylist())
+    rows = lake.read("markets", *bounds, venue, columns=["venue", "market_id", "fetched_at", *_STATE])
+    return _states(newest_listing(rows).select(["market_id", *_STATE]).to_pylist())
 
 
 def _states(rows: Iterable[Row]) -> dict[str, Row]:

@@ -53,6 +53,7 @@ __all__ = [
     "Partition",
     "as_ns",
     "extent",
+    "newest_listing",
     "row_order",
     "row_times",
 ]
@@ -87,6 +88,7 @@ _RECEPTION = frozenset({"recv_ns", "ordinal", "venue_ns", "seq", "connection_id"
 # Rising integers compress to their differences; other integers, prices and sizes repeat and are better listed once.
 _RISING = ("recv_ns", "ordinal", "venue_ns", "seq", "epoch", "from_ns", "to_ns")
 _LONG_TEXT = frozenset({"frame", "raw", "rules", "kalshi_rules", "polymarket_rules", "explanation", "trade_id"})
+_FETCHED = "fetched_at"
 _READ_TRIES = 5
 _SWAP_TRIES = 40
 _SWAP_WAIT_S = 0.2
@@ -454,9 +456,13 @@ class Lake:
         return self._scan(table, lambda: self.files(table, start, end, venue), tests, columns)
 
     def current(self, table: TableName, venue: str | None = None) -> pa.Table:
-        """The newest snapshot: of a table by date, each venue's newest day; otherwise everything."""
+        """The newest snapshot: of a table by date, each venue's newest day; otherwise everything.
+
+        Of a catalogue, the venue's newest listing of that day: what it no longer told is not current.
+        """
         table = _table(table)
-        return self._scan(table, lambda: self.current_files(table, venue), [], None)
+        rows = self._scan(table, lambda: self.current_files(table, venue), [], None)
+        return newest_listing(rows) if _FETCHED in rows.column_names else rows
 
     def files(
         self,
@@ -1004,6 +1010,16 @@ def _levels(table: Table) -> tuple[str, ...]:
         return ()
     venue = ("venue",) if table.by_venue else ()
     return (*venue, "date", "hour") if table.partitioning is Partitioning.HOUR else (*venue, "date")
+
+
+def newest_listing(rows: pa.Table) -> pa.Table:
+    """Of a catalogue's rows those of each venue's newest listing among them."""
+    newest = rows.group_by("venue").aggregate([(_FETCHED, "max")])
+    told = [
+        rows.filter(pc.and_(pc.equal(rows["venue"], venue), pc.equal(rows[_FETCHED], at)))
+        for venue, at in sorted(zip(newest["venue"].to_pylist(), newest[f"{_FETCHED}_max"].to_pylist(), strict=True))
+    ]
+    return pa.concat_tables([rows.slice(0, 0), *told])
 
 
 def row_order(table: Table) -> tuple[str, ...]:

@@ -240,6 +240,9 @@ class _Views:
         rows = [_rows(TABLES[table], files) for table, files in listed.items()]
         if name == _HOLDING:
             rows = [f"SELECT * FROM ({rows[0]}) WHERE valid_to IS NULL"]  # noqa: S608 - declared names
+        elif name.endswith(_CURRENT):
+            # What a day's newest listing no longer told is kept with the time at which it was last told.
+            rows = [f"SELECT * FROM ({rows[0]}) QUALIFY fetched_at = max(fetched_at) OVER (PARTITION BY venue)"]  # noqa: S608
         connection.execute(f'CREATE OR REPLACE VIEW "{name}" AS {_latest(*rows) if name == _LATEST else rows[0]}')
         if name == "market_history":
             connection.execute(AS_OF_MACRO)

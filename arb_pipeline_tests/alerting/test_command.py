@@ -9,7 +9,11 @@ from typer.testing import CliRunner, Result
 
 from arb_pipeline.cli import app
 from arb_pipeline.errors import ArbError
+from arb_pipeline.model import Event
+from arb_pipeline.storage.catalogue import write_catalogue
+from arb_pipeline.storage.lake import Lake
 from arb_pipeline_tests.alerting.hook import Hook, serving
+from arb_pipeline_tests.arbitrage.builders import START, market
 
 RULES = """
 channels:
@@ -57,6 +61,35 @@ def test_check_shows_what_the_file_says_and_which_channel_is_unusable(monkeypatc
     assert document["channels"][0]["trouble"] == ""
     assert document["positions"][0]["entry"] == "0.4"
     assert "4711" not in usable.output
+
+
+def test_check_tells_that_the_default_channel_is_not_set(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("arb_pipeline.cli.out.width", 200)
+    path.write_text("rules: [{name: a, kind: spread, at_most: 0.01, notify: default}]")
+    shown = run("check")
+    assert shown.exit_code == 3
+    assert "ARB_ALERT_WEBHOOK_URL is not set, and rule 'a' notifies 'default'" in shown.output
+    [channel] = json.loads(run("check", "--json").output)["channels"]
+    assert "ARB_ALERT_WEBHOOK_URL" in channel["trouble"]
+    monkeypatch.setenv("ARB_ALERT_WEBHOOK_URL", "https://example.org/4711")
+    assert run("check").exit_code == 0
+
+
+def test_check_tells_which_positions_are_in_no_catalogue(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arb_pipeline.cli.out.width", 200)
+    monkeypatch.setenv("ARB_LAKE", str(tmp_path / "lake"))
+    path.write_text("positions: held.csv")
+    (tmp_path / "held.csv").write_text(
+        "venue,market_id,outcome,size,entry\nkalshi,kxtest-26,yes,20,0.4\nkalshi,KXGONE,no,20,0.4\n"
+    )
+    event = Event(venue="kalshi", event_id="E", title="E", markets=(market("kalshi"),))
+    write_catalogue(Lake(str(tmp_path / "lake")), "kalshi", [event], START)
+    positions = json.loads(run("check", "--json").output)["positions"]
+    assert [(one["market_id"], one["in_catalogue"]) for one in positions] == [("KXTEST-26", True), ("KXGONE", False)]
+    [row] = [line for line in run("check").output.splitlines() if "KXGONE" in line]
+    assert "unknown" in row
 
 
 def test_check_refuses_what_is_wrong(path: Path, tmp_path: Path) -> None:

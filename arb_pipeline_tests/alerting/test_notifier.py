@@ -13,6 +13,7 @@ from email import message_from_string
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -20,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from arb_pipeline.alerting.alert import Alert
-from arb_pipeline.alerting.notifier import Notifier, build_notifier, channel_senders
+from arb_pipeline.alerting.notifier import Notifier, _WorthAnotherTryError, build_notifier, channel_senders
 from arb_pipeline.alerting.rules import Email, Slack, Webhook
 from arb_pipeline_tests.alerting.hook import Hook, serving, wait_until
 
@@ -146,6 +147,55 @@ def test_whatever_a_sender_raises_costs_that_delivery_only(caplog: pytest.LogCap
     assert notifier.undelivered == 2
     assert "RuntimeError" in caplog.text
     assert "4711" not in caplog.text
+
+
+def test_an_alert_to_a_channel_that_there_is_not_is_counted_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    notifier = Notifier()
+    notifier.send(msgspec.structs.replace(FIRED, channels=("desk", "default", "log")))
+    notifier.close()
+    assert notifier.undelivered == 2
+    assert "no channel 'desk'" in caplog.text
+    assert "no channel 'default'" in caplog.text
+    assert "no channel 'log'" not in caplog.text
+
+
+def test_channels_are_those_of_the_file_as_it_is_now(
+    hook: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HOOK", hook.url)
+    path = tmp_path / "alerts.yaml"
+    notifier = build_notifier(path)
+    path.write_text("channels: [{name: desk, kind: webhook, url_env: HOOK}]")
+    notifier.send(FIRED)
+    wait_until(lambda: len(hook.got) == 1)
+    path.write_text("channels: [{name: desk, kind: pigeon}]")
+    notifier.send(FIRED)
+    assert "channels stay as they were" in caplog.text
+    path.write_text("channels: [{name: other, kind: webhook, url_env: HOOK}]")
+    notifier.send(FIRED)
+    notifier.send(msgspec.structs.replace(FIRED, channels=("other",)))
+    notifier.close()
+    assert (len(hook.got), notifier.count, notifier.undelivered) == (3, 4, 1), "nothing that waited was lost"
+
+
+def test_once_closed_a_channel_is_not_tried_any_more() -> None:
+    tried = threading.Semaphore(0)
+
+    def failing(_: Alert) -> None:
+        tried.release()
+        raise _WorthAnotherTryError("not now")
+
+    notifier = Notifier([("slow", failing)], tries=1_000, backoff_s=(60.0, 60.0))
+    for _ in range(20):
+        notifier.send(ALERT)
+    assert tried.acquire(timeout=20)
+    notifier.close(0.0)
+    assert notifier.undelivered == 20
+    [lane] = notifier._lanes.values()
+    lane.join(20)
+    assert not lane._thread.is_alive()
+    assert tried._value <= 2, "without its pauses it would have been tried a thousand times"
+    assert notifier.undelivered == 20
 
 
 def test_a_file_that_cannot_be_used_costs_its_channels_only(

@@ -42,6 +42,27 @@ def test_errors_name_place_field_and_value(tmp_path: Path, text: str, told: str)
         load_positions(tmp_path / "none.csv")
 
 
+@pytest.mark.parametrize(
+    ("given", "market_id"),
+    [("kxfed-26dec", "KXFED-26DEC"), ("0xAB" + "C" * 60, "0xab" + "c" * 60 + "00"), ("0xAbc", "0xabc")],
+)
+def test_ids_are_those_of_the_venues_however_they_are_written(tmp_path: Path, given: str, market_id: str) -> None:
+    path = tmp_path / "held.csv"
+    path.write_text(f"venue,market_id,outcome,size,entry\nkalshi,{given},yes,10,0.45\n")
+    [position] = load_positions(path)
+    assert position.market_id == market_id
+
+
+def test_a_position_of_an_account_without_a_possible_entry_is_left_out_and_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    held = [Held("DEAR", D(20), D(21), D(0), D(0)), Held("M", D(4), D(3), D(0), D(0))]
+    for _ in range(2):
+        assert [one.market_id for one in positions_of_account("kalshi", held)] == ["M"]
+    [record] = caplog.records
+    assert "kalshi DEAR: 20 contracts that cost 21" in record.getMessage()
+
+
 def test_an_account_tells_what_was_paid_by_contract() -> None:
     held = [Held("K", D(-20), D(10), D(0), D(0)), Held("L", D(0), D(0), D(5), D(0)), Held("M", D(4), D(3), D(0), D(0))]
     told = positions_of_account("kalshi", held)

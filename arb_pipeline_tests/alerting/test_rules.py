@@ -138,6 +138,43 @@ def test_filters_take_patterns_and_short_condition_ids() -> None:
     assert rule.wants("KYFED", "0x" + "0" * 64)
 
 
+def test_a_pair_may_have_spaces_round_its_sign() -> None:
+    rule = NetEdge.model_validate(
+        {"name": "a", "kind": "net_edge", "above": "0", "size": "1", "pairs": f"KX* = {CONDITION}"}
+    )
+    assert rule.wants("KXFED", CONDITION + "00")
+    assert not rule.wants("KYFED", CONDITION + "00")
+
+
+EMAIL = "name: a, kind: email, host: h, from: a@b, to: c"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "channels: [{name: a, kind: slack, url_env: 'https://hooks.example/4711'}]",
+        "channels: [{name: a, kind: slack, url_file: 'https://hooks.example/4711'}]",
+        "channels: [{name: a, kind: webhook, url_env: [https://hooks.example/4711]}]",
+        "channels: ['https://hooks.example/4711']",
+        "channels: 'https://hooks.example/4711'",
+        f"channels: [{{{EMAIL}, username: u, password_env: 'secret 4711!'}}]",
+        f"channels: [{{{EMAIL}, timeout_s: 'secret-4711'}}]",
+        "channels:\n  - {name: a, kind: slack, url_env: https://hooks.example/4711, : [}",
+    ],
+)
+def test_a_secret_in_the_wrong_place_is_not_repeated(text: str) -> None:
+    with pytest.raises(AlertError) as refused:
+        parse_alerting(text, PATH)
+    assert "4711" not in str(refused.value)
+    assert refused.value.__cause__ is None, "a traceback shows nothing either"
+
+
+def test_a_secret_in_place_of_its_file_is_not_repeated() -> None:
+    with pytest.raises(AlertError) as refused:
+        Webhook.model_validate({"name": "a", "kind": "webhook", "url_file": "token4711"}).check()
+    assert "4711" not in str(refused.value)
+
+
 def test_a_stall_is_not_told_before_heartbeats_are_late() -> None:
     with pytest.raises(ValueError, match="greater than or equal to 15"):
         CaptureStalled.model_validate({"name": "a", "kind": "capture_stalled", "after_seconds": "5"})

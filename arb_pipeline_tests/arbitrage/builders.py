@@ -1,13 +1,15 @@
 """Small synthetic input: fee models, markets, pairs, and a tape that books are played onto."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
-from typing import Literal
+from itertools import pairwise
+from typing import Literal, TypeVar
 
 import pyarrow as pa
 
+from arb_pipeline.arbitrage.episodes import EdgeEpisode, EdgeRules, EdgeStep, PieceFold, join
 from arb_pipeline.arbitrage.fees import FeeSource
 from arb_pipeline.arbitrage.opportunities import evaluate
 from arb_pipeline.arbitrage.pairs import MarketData, Pair
@@ -20,6 +22,7 @@ from arb_pipeline.venues.base import FeeModel, FeeSchedule, FeeUnknownError
 
 START = datetime(2026, 7, 14, 15, tzinfo=UTC)
 END = START + timedelta(hours=1)
+T = TypeVar("T")
 KALSHI, POLYMARKET = "KXTEST-26", "0xabc"
 
 
@@ -114,6 +117,29 @@ def spreads_table(
 ) -> pa.Table:
     """The table ``spreads`` of a window."""
     return evaluate(pairs, data, start, end, settings, fees).spreads
+
+
+def edge_pieces(steps: Iterable[EdgeStep[T]], start_ns: int, end_ns: int, rules: EdgeRules) -> list[EdgeEpisode[T]]:
+    """The pieces of one window."""
+    fold: PieceFold[T] = PieceFold(start_ns, end_ns, rules)
+    return [*(piece for step in steps for piece in fold.step(step)), *fold.finish()]
+
+
+def edge_episodes(steps: Iterable[EdgeStep[T]], start_ns: int, end_ns: int, rules: EdgeRules) -> list[EdgeEpisode[T]]:
+    """The episodes of one window."""
+    return list(join(edge_pieces(steps, start_ns, end_ns, rules), end_ns, rules))
+
+
+def held(steps: Sequence[EdgeStep[T]], hold_ns: int | None) -> list[EdgeStep[T]]:
+    """Steps that are unknown once nothing new came for a while, as the guard on old books has it."""
+    told: list[EdgeStep[T]] = []
+    for step, following in pairwise([*steps, None]):
+        assert step is not None
+        told.append(step)
+        old_ns = step.at_ns + (hold_ns or 0)
+        if hold_ns is not None and (following is None or old_ns < following.at_ns):
+            told.append(EdgeStep(old_ns, None, Decimal(0), Decimal(0), step.what))
+    return told
 
 
 Ladder = Sequence[tuple[str, str]]

@@ -3,10 +3,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -14,11 +15,12 @@ from hypothesis import strategies as st
 
 from arb_pipeline.arbitrage.basket_evaluation import BASKET_EPISODES, BASKET_FUNNEL, evaluate_baskets
 from arb_pipeline.arbitrage.baskets import Basket, OutcomeSet, baskets_of
-from arb_pipeline.arbitrage.episodes import EdgeRules, EdgeStep, edge_episodes
+from arb_pipeline.arbitrage.episodes import EdgeRules, EdgeStep
 from arb_pipeline.arbitrage.fees import FeeSource
 from arb_pipeline.arbitrage.ladders import Leg, optimise
 from arb_pipeline.arbitrage.opportunities import funnel, joined
 from arb_pipeline.arbitrage.pairs import MarketData, Pair
+from arb_pipeline.clock import ns_from_datetime
 from arb_pipeline.model import MarketStatus, MatchStatus
 from arb_pipeline_tests.arbitrage.builders import (
     END,
@@ -26,6 +28,7 @@ from arb_pipeline_tests.arbitrage.builders import (
     Fees,
     Tape,
     at,
+    edge_episodes,
     free,
     market,
     pair,
@@ -57,6 +60,25 @@ def tape(*venues: str, asks: Sequence[str] = ("0.40", "0.40", "0.40"), size: str
         for name, ask in zip(NAMES, asks, strict=True):
             made.snapshot(venue, 1, [], [(ask, size)], market_id=f"{venue[0].upper()}{name}")
     return made
+
+
+def bids(*books: tuple[str, str, str]) -> Tape:
+    """Books of Kalshi's outcomes that nobody sells YES of: name, bid and size."""
+    made = Tape().session("kalshi")
+    for name, bid, size in books:
+        made.snapshot("kalshi", 1, [(bid, size)], [], market_id=name)
+    return made
+
+
+def only(data: MarketData, start: datetime, end: datetime) -> MarketData:
+    """What was received in [start, end)."""
+    bounds = ns_from_datetime(start), ns_from_datetime(end)
+
+    def cut(rows: pa.Table) -> pa.Table:
+        at = rows["recv_ns"]
+        return rows.filter(pc.and_(pc.greater_equal(at, bounds[0]), pc.less(at, bounds[1])))
+
+    return replace(data, quotes=cut(data.quotes), book_events=cut(data.book_events))
 
 
 def ask(tape: Tape, t: float, name: str, *changes: tuple[str, str], side: str = "ask") -> None:
@@ -218,21 +240,61 @@ def test_the_worst_state_counts_a_void_that_pays_less() -> None:
     assert (row["net"], row["worst_state_net"], json.loads(row["reasons"])) == (1, -4, ["worst_state"])
 
 
+def test_the_worst_state_counts_one_void_beside_another_outcome_that_happens() -> None:
+    """Both NO void pay 1.20, more than one of two; one void at 0.60 beside a winner leaves 0.40 for the two."""
+    ours, theirs = event("kalshi", ("A", "B")), event("polymarket", ("A", "B"))
+    void = {"cancelled": (D("0.6"), D(0))}
+    baskets = of_kind("no_basket", [ours], partners(ours, theirs, void_states=void))
+    (row,) = episodes(baskets, bids(("KA", "0.60", "10"), ("KB", "0.50", "10")).data())
+    assert (row["net"], row["worst_state_net"]) == (1, 10 * (D("0.4") - D("0.9")))
+    assert json.loads(row["reasons"]) == ["worst_state"]
+    (untold,) = episodes(of_kind("no_basket", [ours]), bids(("KA", "0.60", "10"), ("KB", "0.50", "10")).data())
+    assert (untold["worst_state_net"], json.loads(untold["reasons"])) == (None, [])
+
+
 def test_the_rest_of_an_event_stands_for_the_no_of_one_outcome() -> None:
     ours, theirs = event("kalshi"), event("polymarket", names=("A",))
-    baskets = of_kind("synthetic_no", [ours, theirs], [pair(kalshi=ours.outcomes[0], polymarket=theirs.outcomes[0])])
+    baskets = of_kind("best_of_both", [ours, theirs], [pair(kalshi=ours.outcomes[0], polymarket=theirs.outcomes[0])])
     played = tape("kalshi", asks=("0.50", "0.25", "0.25"))
     played.session("polymarket").snapshot("polymarket", 1, [], [("0.44", "7")], market_id="PA")
     (row,) = episodes(baskets, played.data())
-    assert (row["outcome"], row["size"], row["net"]) == ("KA", 7, 7 * D("0.06"))
+    assert (row["event_id"], row["size"], row["net"]) == ("KE", 7, 7 * D("0.06"))
     assert [leg["market_id"] for leg in json.loads(row["legs"])] == ["PA", "KB", "KC"]
 
 
-def test_a_pair_in_review_keeps_it_from_counting() -> None:
+def test_a_pair_in_review_keeps_its_own_leg_out_and_no_other() -> None:
     ours, theirs = event("kalshi"), event("polymarket")
-    baskets = of_kind("best_of_both", [ours, theirs], partners(ours, theirs, status=MatchStatus.REVIEW))
+    pairs = partners(ours, theirs)
+    pairs[2] = replace(pairs[2], status=MatchStatus.REVIEW)
+    baskets = of_kind("best_of_both", [ours, theirs], pairs)[:1]
     (row,) = episodes(baskets, both(tape(), asks=("0.20", "0.20", "0.20")).data())
-    assert json.loads(row["reasons"]) == ["match_status:review"]
+    assert [leg["market_id"] for leg in json.loads(row["legs"])] == ["PA", "PB", "KC"]
+    assert (row["net"], json.loads(row["reasons"])) == (10 * D("0.2"), [])
+
+
+def test_an_option_that_is_not_to_be_trusted_is_left_to_the_other_venue() -> None:
+    ours, theirs = event("kalshi"), event("polymarket")
+    played = both(tape(asks=("0.30", "0.30", "0.30")), asks=("0.25", "0.50", "0.50"))
+    played.gap("polymarket", 20, 30, market_id="PA").gap("kalshi", 40, 50, market_id="KA")
+    played.gap("kalshi", 60, 70, market_id="KB")
+    rows = episodes(of_kind("best_of_both", [ours, theirs], partners(ours, theirs)), played.data())
+    assert spans(rows) == [
+        (when(1), when(60), []),
+        (when(60), when(70), ["not_in_sync:kalshi"]),
+        (when(70), None, []),
+    ], "PB is to be trusted, but too dear: only KB leaves something"
+    assert (rows[0]["end_reason"], rows[0]["net"]) == ("unknown", 10 * D("0.15"))
+    mean = (49 * D("0.15") + 10 * D("0.1")) / 59
+    assert rows[0]["time_weighted_edge"] == round(mean, 10), "without PA it earned less for ten seconds"
+
+
+def test_an_option_that_nobody_captured_is_no_loss() -> None:
+    ours, theirs = event("kalshi"), event("polymarket")
+    played = tape(asks=("0.30", "0.30", "0.30")).session("polymarket")
+    played.snapshot("polymarket", 1, [], [("0.20", "10")], market_id="PA")
+    (row,) = episodes(of_kind("best_of_both", [ours, theirs], partners(ours, theirs)), played.data())
+    assert [leg["market_id"] for leg in json.loads(row["legs"])] == ["PA", "KB", "KC"]
+    assert (row["net"], json.loads(row["reasons"])) == (2, [])
 
 
 def test_a_gap_of_one_leg_makes_the_basket_unknown() -> None:
@@ -252,7 +314,73 @@ def test_a_leg_without_a_book_is_no_bargain() -> None:
         played.snapshot("kalshi", 1, [("0.60", "10")], [("0.61", "10")], market_id=name)
     assert not episodes(of_kind("yes_basket", [event("kalshi")]), played.data())
     (row,) = episodes(of_kind("no_basket", [event("kalshi")]), played.data())
-    assert json.loads(row["reasons"]) == ["no_snapshot:kalshi"]
+    assert (row["payout"], row["net"], json.loads(row["reasons"])) == (1, 10 * D("0.2"), []), "two of three pay once"
+
+
+def test_a_basket_of_no_does_without_a_book_that_is_not_to_be_trusted() -> None:
+    played = bids(("KA", "0.55", "10"), ("KB", "0.52", "10"), ("KC", "0.10", "10"))
+    played.gap("kalshi", 20, 30, market_id="KC").gap("kalshi", 40, 50, market_id="KA")
+    rows = episodes(of_kind("no_basket", [event("kalshi")]), played.data())
+    assert spans(rows) == [
+        (when(1), when(40), []),
+        (when(40), when(50), ["not_in_sync:kalshi"]),
+        (when(50), None, []),
+    ], "without KC two pay once and leave 0.07; without KA nothing is left"
+    assert rows[0]["end_reason"] == "unknown"
+    assert rows[0]["time_weighted_edge"] == round((29 * D("0.17") + 10 * D("0.07")) / 39, 10)
+
+
+def test_a_basket_of_no_does_not_depend_on_the_hour_in_which_an_outcome_closed() -> None:
+    """What has closed is captured no more: of the next hour nothing is known of it but that it closed."""
+    closes = market("kalshi", "KC", event_id="KE", close_at=START + timedelta(seconds=100))
+    baskets = of_kind("no_basket", [event("kalshi", outcomes=(*event("kalshi").outcomes[:2], closes))])
+    made = bids(("KA", "0.55", "10"), ("KB", "0.52", "10"), ("KC", "0.10", "10"))
+    for name, bid in (("KA", "0.55"), ("KB", "0.52")):
+        made.snapshot("kalshi", 3600, [(bid, "10")], [], market_id=name, quote=False)
+    data, last = made.data(), START + timedelta(hours=2)
+    pieces = [
+        evaluate_baskets(baskets, only(data, *cut), *cut, settings(), free).pieces
+        for cut in ((START, END), (END, last))
+    ]
+    apart = joined(pa.concat_tables(pieces), last, settings(), BASKET_EPISODES).to_pylist()
+    assert apart == episodes(baskets, data, (START, last))
+    assert spans(apart) == [(when(1), None, [])]
+
+
+@pytest.mark.parametrize(("dust", "least"), [("1", 1_000_000), ("1", 5_000_000), ("99", 1_000_000)])
+def test_the_thinnest_outcomes_of_a_basket_of_no_are_left_out_if_more_is_earned_without(dust: str, least: int) -> None:
+    markets = tuple(market("kalshi", f"K{name}", event_id="KE", min_size=least) for name in "ABCD")
+    played = bids(("KA", "0.50", "100"), ("KB", "0.45", "100"), ("KC", "0.40", "100"), ("KD", "0.01", dust))
+    (row,) = episodes(of_kind("no_basket", [event("kalshi", outcomes=markets)]), played.data())
+    whole = dust == "99"
+    assert (row["payout"], row["size"]) == ((3, 99) if whole else (2, 100))
+    assert row["net"] == (99 * D("0.36") if whole else 35)
+    assert json.loads(row["reasons"]) == []
+
+
+BIDS = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 12)), min_size=3, max_size=5)
+
+
+@hypothesis_settings(max_examples=40, deadline=None)
+@given(BIDS, st.integers(1, 4))
+def test_no_subset_of_a_basket_of_no_earns_more(drawn: list[tuple[int, int]], least: int) -> None:
+    names = "ABCDE"[: len(drawn)]
+    markets = tuple(market("kalshi", f"K{name}", event_id="KE", min_size=least * 1_000_000) for name in names)
+    played = bids(
+        *((f"K{name}", f"{bid / 100:.2f}", str(size)) for name, (bid, size) in zip(names, drawn, strict=True))
+    )
+    found = episodes(of_kind("no_basket", [event("kalshi", outcomes=markets)]), played.data(), fees=quadratic)
+    legs = [
+        Leg(name, "kalshi", ((1 - D(bid) / 100, D(size)),), Fees(D("0.07")), min_size=D(least))
+        for name, (bid, size) in zip(names, drawn, strict=True)
+    ]
+    nets = [
+        best.net
+        for count in range(2, len(legs) + 1)
+        for chosen in combinations(legs, count)
+        if (best := optimise(chosen, D(count - 1)).best) is not None
+    ]
+    assert max([D(0), *(row["net"] for row in found if row["accepted"])]) == max([D(0), *nets])
 
 
 def test_a_crossed_book_is_a_fault_of_the_data() -> None:

@@ -123,7 +123,6 @@ def test_two_events_whose_outcomes_are_partners_make_one_basket_over_both() -> N
     ours, theirs = outcomes("kalshi"), replace(outcomes("polymarket"), exhaustive=False)
     found = list(baskets_of([theirs, ours], pairs(ours, theirs)))
     (both,) = of_kind(found, "best_of_both")
-    assert not of_kind(found, "synthetic_no")
     assert (both.event_id, both.partner_event_id, both.venue) == ("kalshi-E", "polymarket-E", None)
     assert both.reasons == ()
     assert both.options[0] == (Buy(ours.outcomes[0], yes=True), Buy(theirs.outcomes[0], yes=True))
@@ -147,14 +146,19 @@ def test_the_proof_of_the_contraries_does_not() -> None:
 
 def test_the_proof_of_an_event_with_another_outcome_does_not() -> None:
     ours, theirs = replace(outcomes("kalshi"), exhaustive=False, why="names"), outcomes("polymarket", 4)
-    (both,) = of_kind(list(baskets_of([ours, theirs], pairs(ours, theirs))), "best_of_both")
-    assert both.reasons == ("not_exhaustive:names",)
+    both, theirs_too = of_kind(list(baskets_of([ours, theirs], pairs(ours, theirs))), "best_of_both")
+    assert (both.reasons, theirs_too.reasons) == (("not_exhaustive:names",), ())
 
 
-def test_a_pair_in_review_is_a_reason() -> None:
+def test_of_a_pair_in_review_nothing_is_bought_on_the_other_venue() -> None:
     ours, theirs = outcomes("kalshi"), outcomes("polymarket")
-    (both,) = of_kind(list(baskets_of([ours, theirs], pairs(ours, theirs, status=MatchStatus.REVIEW))), "best_of_both")
-    assert both.reasons == ("match_status:review",)
+    said = pairs(ours, theirs)
+    said[1] = replace(said[1], status=MatchStatus.REVIEW)
+    both, _ = of_kind(list(baskets_of([ours, theirs], said)), "best_of_both")
+    assert [len(options) for options in both.options] == [2, 1, 2]
+    assert both.reasons == ()
+    none = pairs(ours, theirs, status=MatchStatus.REVIEW)
+    assert not of_kind(list(baskets_of([ours, theirs], none)), "best_of_both")
 
 
 def test_of_an_inverted_pair_no_stands_for_the_outcome() -> None:
@@ -175,15 +179,16 @@ def test_a_question_that_implies_another_stands_for_none() -> None:
 
 def test_the_rest_stands_for_the_no_of_an_outcome_with_a_partner() -> None:
     ours, theirs = outcomes("kalshi"), outcomes("polymarket", 2)
-    found = of_kind(list(baskets_of([ours], pairs(ours, theirs))), "synthetic_no")
-    assert [basket.outcome for basket in found] == ["kalshi-E-0", "kalshi-E-1"]
-    assert [[buy.key for buy in options] for options in found[1].options] == [
-        [("kalshi", "kalshi-E-0")],
-        [("polymarket", "polymarket-E-1")],
+    (found,) = of_kind(list(baskets_of([ours], pairs(ours, theirs))), "best_of_both")
+    assert [[buy.key for buy in options] for options in found.options] == [
+        [("kalshi", "kalshi-E-0"), ("polymarket", "polymarket-E-0")],
+        [("kalshi", "kalshi-E-1"), ("polymarket", "polymarket-E-1")],
         [("kalshi", "kalshi-E-2")],
     ]
-    assert found[1].payout(3) == 1
-    assert not of_kind(list(baskets_of([replace(ours, exhaustive=False)], pairs(ours, theirs))), "synthetic_no")
+    assert (int(found.payout(3)), found.reasons, found.partner_event_id) == (1, (), "polymarket-E")
+    unproven = replace(ours, exhaustive=False, why="names")
+    (found,) = of_kind(list(baskets_of([unproven, theirs], pairs(ours, theirs))), "best_of_both")[:1]
+    assert found.reasons == ("not_exhaustive:names",), "what is proven of two outcomes is not of three"
 
 
 def test_what_is_paid_in_a_void_is_known_if_it_is_of_every_outcome() -> None:

@@ -12,11 +12,10 @@ from arb_pipeline.arbitrage.episodes import (
     EdgeEpisode,
     EdgeRules,
     EdgeStep,
-    edge_episodes,
-    edge_pieces,
     join,
     kaplan_meier,
 )
+from arb_pipeline_tests.arbitrage.builders import edge_episodes, edge_pieces, held
 
 MS = 1_000_000
 
@@ -32,7 +31,7 @@ def steps(*told: tuple[int, str | None]) -> list[EdgeStep[None]]:
 def found(
     told: Sequence[EdgeStep[None]], rules: EdgeRules, window: tuple[int, int] = (0, 10_000)
 ) -> list[EdgeEpisode[None]]:
-    return list(edge_episodes(told, window[0] * MS, window[1] * MS, rules))
+    return edge_episodes(told, window[0] * MS, window[1] * MS, rules)
 
 
 def spans(episodes: Sequence[EdgeEpisode[None]]) -> list[tuple[int, int, str]]:
@@ -68,8 +67,8 @@ def test_what_is_unknown_ends_an_episode_and_says_so() -> None:
 
 
 def test_an_edge_that_is_held_too_long_is_unknown() -> None:
-    rules = EdgeRules(merge_ns=0, hold_ns=2_000 * MS)
-    assert spans(found(steps((1_000, "0.01"), (2_000, "0.02"), (9_000, "0.01")), rules)) == [
+    told = held(steps((1_000, "0.01"), (2_000, "0.02"), (9_000, "0.01")), 2_000 * MS)
+    assert spans(found(told, PLAIN)) == [
         (1_000, 4_000, "unknown"),
         (9_000, 10_000, "right_censored"),
     ]
@@ -98,7 +97,9 @@ EDGES = st.sampled_from(["-0.010", "0.000", "0.002", "0.006", "0.011", None])
 PATHS = st.lists(st.tuples(st.integers(0, 60), EDGES), max_size=30).map(lambda path: sorted(path, key=lambda at: at[0]))
 
 
-def reference(path: Sequence[tuple[int, str | None]], rules: EdgeRules, end: int) -> list[tuple[int, int, Decimal]]:
+def reference(
+    path: Sequence[tuple[int, str | None]], rules: EdgeRules, end: int, hold: int | None
+) -> list[tuple[int, int, Decimal]]:
     """Open stretches and their integral by looking at every ms of the window, then merged."""
     edges: dict[int, Decimal | None] = {}
     for at, edge in path:
@@ -109,7 +110,7 @@ def reference(path: Sequence[tuple[int, str | None]], rules: EdgeRules, end: int
     for ms in range(end):
         if ms in edges:
             current, age = edges[ms], 0
-        known = current if rules.hold_ns is None or age < rules.hold_ns // MS else None
+        known = current if hold is None or age < hold else None
         was, is_open = is_open, known is not None and known > (rules.close_at_or_below if is_open else rules.open_above)
         if is_open:
             assert known is not None
@@ -132,10 +133,10 @@ def reference(path: Sequence[tuple[int, str | None]], rules: EdgeRules, end: int
 def test_equals_looking_at_every_instant(
     path: list[tuple[int, str | None]], hold: int | None, merge: int, open_above: str
 ) -> None:
-    rules = EdgeRules(Decimal(open_above), Decimal(0), merge * MS, None if hold is None else hold * MS)
-    episodes = found(steps(*path), rules, (0, 70))
+    rules = EdgeRules(Decimal(open_above), Decimal(0), merge * MS)
+    episodes = found(held(steps(*path), None if hold is None else hold * MS), rules, (0, 70))
     assert [(one.opened_ns // MS, one.closed_ns // MS, one.figure_time / MS) for one in episodes] == reference(
-        path, rules, 70
+        path, rules, 70, hold
     )
 
 
@@ -151,13 +152,12 @@ def test_the_future_changes_nothing_before_it(path: list[tuple[int, str | None]]
 def test_however_time_is_cut_the_episodes_are_the_same(
     path: list[tuple[int, str | None]], cuts: set[int], merge: int, hold: int | None
 ) -> None:
-    rules = EdgeRules(Decimal("0.005"), Decimal(0), merge * MS, None if hold is None else hold * MS)
+    rules = EdgeRules(Decimal("0.005"), Decimal(0), merge * MS)
+    told = held(steps(*path), None if hold is None else hold * MS)
     # What changes at the very instant of a cut can be told from either side only.
     edges = [0, *sorted(cuts - {at for at, _ in path} - {at + (hold or 0) for at, _ in path}), 70]
-    pieces = [
-        piece for start, end in pairwise(edges) for piece in edge_pieces(steps(*path), start * MS, end * MS, rules)
-    ]
-    whole = found(steps(*path), rules, (0, 70))
+    pieces = [piece for start, end in pairwise(edges) for piece in edge_pieces(told, start * MS, end * MS, rules)]
+    whole = found(told, rules, (0, 70))
     assert list(join(pieces, 70 * MS, rules)) == whole
 
 

@@ -2,24 +2,26 @@
 
 import sys
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from arb_pipeline.arbitrage.basis import Tops, basis
 from arb_pipeline.arbitrage.baskets import best_of_both
-from arb_pipeline.arbitrage.episodes import EdgeRules, EdgeStep, edge_episodes
+from arb_pipeline.arbitrage.episodes import EdgeRules, EdgeStep
 from arb_pipeline.arbitrage.fees import FeeBook
-from arb_pipeline.arbitrage.guards import Look, judge
 from arb_pipeline.arbitrage.ladders import DepthError, Execution, Leg, edge_curve, execute, optimise
 from arb_pipeline.arbitrage.returns import COMPOUND_FROM_DAYS, annualised_compound, returns
 from arb_pipeline.arbitrage.spreads import break_even
 from arb_pipeline.arbitrage.states import UNKNOWN, Payoff, worst_state
+from arb_pipeline.arbitrage.streams import MAX_SKEW_NS, PairStream, load_streams
+from arb_pipeline.clock import ns_from_datetime
 from arb_pipeline.model import Level, Market, MarketStatus, OrderBook
 from arb_pipeline.storage.candles import hour_bars
 from arb_pipeline.storage.grid import grid
@@ -34,7 +36,10 @@ from arb_pipeline_tests.arbitrage.builders import (
     START,
     Tape,
     at,
+    edge_episodes,
     free,
+    held,
+    market,
     pair,
     settings,
     spreads_table,
@@ -250,29 +255,38 @@ def check_states(case: Case, expected: Case) -> None:
 
 
 def check_guard(case: Case, expected: Case) -> None:
-    looks = {
-        venue: Look(
-            quote["recv_ms"] * MS,
-            quote["book_in_sync"],
-            MarketStatus(quote["market_status"]),
-            quote["exchange_ms"] * MS,
-            case["clock_offset_ms"][venue] * MS,
-        )
+    """Two polled books at one instant. Exchange times are no part of the decision and are not told here."""
+    tape = Tape()
+    for venue, quote in case["quotes"].items():
+        bids, asks = ([(quote[name], "10")] for name in ("best_bid", "best_ask"))
+        at_s = quote["recv_ms"] / 1000
+        tape.session(venue).snapshot(venue, at_s, bids, asks, source="rest", in_sync=quote["book_in_sync"])
+    legs = {
+        venue: market(venue, status=MarketStatus(quote["market_status"]), close_at=None if closed(quote) else END)
         for venue, quote in case["quotes"].items()
     }
-    age, skew = (timedelta(milliseconds=case[name]) for name in ("max_age_ms", "max_skew_ms"))
-    found = judge(looks, case["t_eval_ms"] * MS, age, skew)
-    assert {venue: ns // MS for venue, ns in found.ages_ns.items()} == expected["quote_age_ms"]
-    assert {venue: (ns or 0) // MS for venue, ns in found.venue_ages_ns.items()} == expected["exchange_age_ms"]
-    assert found.skew_ns // MS == expected["skew_ms"]
-    assert found.accepted is expected["accepted"]
-    assert sorted(map(_cause, found.reasons)) == sorted(map(_cause, expected["reasons"]))
+    one = pair(kalshi=legs["kalshi"], polymarket=legs["polymarket"])
+    assert case["max_skew_ms"] * MS == MAX_SKEW_NS
+    chosen = settings(max_quote_age_s=case["max_age_ms"] / 1000)
+    stream = PairStream.of(one, load_streams([one], tape.data(), ns_from_datetime(END), chosen))
+    t_eval = at(case["t_eval_ms"] / 1000)
+    ages = {leg.market.venue: (t_eval - int(leg.answers[-1])) // MS for leg in stream.legs}
+    assert ages == expected["quote_age_ms"]
+    assert abs(ages["kalshi"] - ages["polymarket"]) == expected["skew_ms"]
+    codes, meaning = stream.distrust(np.array([t_eval]))
+    reasons = meaning[int(codes[0])]
+    assert (not reasons) is expected["accepted"]
+    assert sorted(map(_cause, reasons)) == sorted(map(_cause, expected["reasons"]))
+
+
+def closed(quote: Case) -> bool:
+    return str(quote["market_status"]) != MarketStatus.OPEN
 
 
 def _cause(reason: str) -> tuple[str, str]:
     """A reason's name and venue. What is wrong with a book may have another name there; with which, it must say."""
     name, _, venue = reason.partition(":")
-    return name if name in {"skew", "stale"} else "", venue
+    return {"skewed_legs": "skew", "stale_leg": "stale", "skew": "skew", "stale": "stale"}.get(name, ""), venue
 
 
 def check_episodes(case: Case, expected: list[Case]) -> None:
@@ -284,9 +298,9 @@ def check_episodes(case: Case, expected: list[Case]) -> None:
         Decimal(case["open_above"]),
         Decimal(case["close_at_or_below"]),
         case["merge_gap_ms"] * MS,
-        case["max_hold_ms"] * MS,
     )
-    found = list(edge_episodes(steps, case["window_start_ms"] * MS, case["window_end_ms"] * MS, rules))
+    told = held(steps, case["max_hold_ms"] * MS)
+    found = edge_episodes(told, case["window_start_ms"] * MS, case["window_end_ms"] * MS, rules)
     for one, wanted in zip(found, expected, strict=True):
         assert {
             "open_ms": one.opened_ns // MS,

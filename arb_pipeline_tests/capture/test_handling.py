@@ -32,8 +32,9 @@ from arb_pipeline.capture.journal import (
 from arb_pipeline.capture.live import RunJournal, begun_settings
 from arb_pipeline.capture.recorder import Recorder
 from arb_pipeline.clock import Clock
-from arb_pipeline.handlers import Alert, HandlerConfig, build
-from arb_pipeline.model import MarketFacts
+from arb_pipeline.handlers import Alert, Handler, HandlerConfig, HandlerContext, TimePassed, build, on
+from arb_pipeline.handlers.api import Books
+from arb_pipeline.model import MarketFacts, Quote
 from arb_pipeline.settings import Settings
 from arb_pipeline.storage import Lake
 from arb_pipeline.venues.kalshi import Kalshi
@@ -175,14 +176,86 @@ def test_polled_books_and_trades_are_told(folder: RunFolder, writer: JournalWrit
     )
     note = config("Note", parameters={"path": str(notes)})
     handling = handle(folder, note, venues={"fake": FakeVenue(polling=FakePolling())})
-    assert [line[:2] for line in lines(notes)] == [
-        ["BookSnapshot", "M"],
-        ["Quote", "M"],
-        ["GapOpened", "N"],
-        ["t1", "M"],
-        ["GapOpened", "M"],
+    assert lines(notes) == [
+        ["BookSnapshot", "M", True],
+        ["Quote", "M", True],
+        ["GapOpened", "N", False],
+        ["t1", "M", False],
+        ["GapOpened", "M", False],
     ]
     assert handling.message == ""
+
+
+def test_a_polled_book_is_trusted_while_polls_bring_it(folder: RunFolder, writer: JournalWriter) -> None:
+    at = now() - 60 * S
+    body: dict[str, bytes | None] = {"M": b"[[[4000, 1000000]], []]"}
+    write(
+        writer,
+        begun(at)[0],
+        FeedAdded(0, "fake", "run/fake/poll-0", "books"),
+        FeedAdded(1, "fake", "run/fake/1"),
+        PollBegun(0, at, "run/fake/poll-0", MARKETS[:1]),
+        Opened(1, at, "run/fake/1.1", MARKETS[1:]),
+        PollAnswer(0, at, body),
+    )
+    seen: list[bool] = []
+
+    class See:
+        @on("time_passed")
+        def see(self, event: TimePassed, context: HandlerContext) -> None:
+            seen.append(books[0].in_sync("M"))
+
+        @on("snapshot", "gap_opened", "gap_closed")
+        def keep(self, event: object, context: HandlerContext) -> None:
+            books.append(context.books)
+            seen.append(context.in_sync)
+
+    books: list[Books] = []
+    see, handler = See(), Handler(HandlerConfig(name="see", use="x:See"))
+    for method in (see.see, see.keep):
+        handler.add(method, method)
+    handling = Handling(folder, [handler], print, venues={"fake": FakeVenue(polling=FakePolling())}, lag_s=600)
+
+    def after(*records: Record) -> list[bool]:
+        write(writer, *records)
+        seen.clear()
+        while handling.step():
+            pass
+        return seen
+
+    assert after() == [True]
+    assert after(PollFailed(0, at + S, "HTTP 500")) == [False], "a gap opened"
+    assert after(Tick(1, at + S)) == [False]
+    assert after(PollAnswer(0, at + 2 * S, body)) == [True], "the gap closed: the book is as it was"
+    assert after(Tick(1, at + 7 * S)) == [True]
+    assert after(Tick(1, at + 8 * S)) == [False], "the last answer is older than max_quote_age_s"
+    assert after(PollAnswer(0, at + 9 * S, body), Tick(1, at + 9 * S)) == [True]
+
+
+def test_a_polled_book_that_is_told_again_after_a_skip_is_in_doubt_like_before(
+    folder: RunFolder, writer: JournalWriter, notes: Path
+) -> None:
+    late, at = now() - 60 * S, now()
+    write(
+        writer,
+        begun(late)[0],
+        FeedAdded(0, "fake", "run/fake/poll-0", "books"),
+        PollBegun(0, late, "run/fake/poll-0", MARKETS[:1]),
+        PollAnswer(0, late, {"M": b"[[[4000, 1000000]], []]"}),
+        PollFailed(0, late + S, "HTTP 500"),
+        PollFailed(0, at, "HTTP 500"),
+    )
+    quotes: list[bool] = []
+
+    def look(event: Quote, context: HandlerContext) -> None:
+        quotes.append(event.in_sync)
+
+    handler = Handler(HandlerConfig(name="see", use="x:look"))
+    handler.add(look, on("quote")(look))
+    handling = Handling(folder, [handler], print, venues={"fake": FakeVenue(polling=FakePolling())})
+    while handling.step():
+        pass
+    assert quotes == [False]
 
 
 def test_a_handler_begins_with_the_books_where_its_window_begins(

@@ -9,6 +9,7 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from pydantic import SecretStr
 
@@ -21,6 +22,7 @@ from arb_pipeline.storage import Lake, Partition
 from arb_pipeline.storage.catalogue import read_events
 from arb_pipeline.storage.lake import HOUR_NS
 from arb_pipeline.storage.postgres import PostgresUnavailableError
+from arb_pipeline.tables import table
 from arb_pipeline_tests.capture.fakes import FakeVenue, every, fold
 from arb_pipeline_tests.endurance.loaded import LOADED, Loaded, lake_rows
 
@@ -172,6 +174,24 @@ def test_a_replay_replaces_its_own_rows_and_nobody_elses(tmp_path: Path, lake: L
     assert [row["recv_ns"] for row in frames if row["connection_id"] == "replay-r/fake/a"] == [
         line[0] for line in [*LINES[:5], *LINES[9:]] if line[1] == "a"
     ]
+
+
+def test_rows_under_the_names_that_versions_before_gave_are_replaced(tmp_path: Path, lake: Lake) -> None:
+    recording = record(tmp_path / "r", LINES)
+    run(recording, lake)
+    hour, since = Partition.of("raw_frames", "fake", EIGHT), every(lake, "raw_frames")
+    rows = lake.read("raw_frames").to_pylist()
+    old = [
+        row | {"connection_id": row["connection_id"].removeprefix("replay-r/")}
+        for row in rows
+        if row["recv_ns"] < EIGHT + HOUR_NS
+    ]
+    others = old[0] | {"connection_id": "fake/z", "ordinal": 1}
+    lake.replace("raw_frames", hour, pa.Table.from_pylist([*old, others], schema=table("raw_frames").schema))
+    run(recording, lake)
+    left = every(lake, "raw_frames")
+    assert [row for row in left if row["connection_id"] != "fake/z"] == since
+    assert len(left) == len(since) + 1, "connections of other names stay"
 
 
 def test_one_file_per_partition_and_none_left_over(tmp_path: Path, lake: Lake) -> None:

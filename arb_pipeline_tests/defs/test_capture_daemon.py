@@ -39,7 +39,7 @@ from arb_pipeline_tests.defs.conftest import exchange_in_thread
 if TYPE_CHECKING:
     from arb_pipeline.exchange import Exchange
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("daemon"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 S = dg.DagsterRunStatus

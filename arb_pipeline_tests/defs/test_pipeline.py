@@ -34,8 +34,6 @@ from arb_pipeline_tests.defs.conftest import exchange_in_thread
 if TYPE_CHECKING:
     from arb_pipeline.exchange import Exchange
 
-pytestmark = pytest.mark.xdist_group("pipeline")  # one home for all of them
-
 ROOT = Path(__file__).parents[2]
 PUBLIC = CAPTURED.keys() - {"account_events"}
 S = dg.DagsterRunStatus

@@ -40,7 +40,7 @@ from arb_pipeline_tests.conftest import ObjectStore
 from arb_pipeline_tests.defs.conftest import exchange_in_thread
 from arb_pipeline_tests.deploy.inputs import DAYS, HOURS, fill
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("celery"), pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

@@ -353,7 +353,7 @@ def test_versions_agree_with_the_installed_ones(values: dict[str, Any]) -> None:
 def test_every_variable_is_a_setting_or_known() -> None:
     settings = {variable(name) for name in Settings.model_fields}
     found: dict[str, str] = {}
-    for path in (path for path in DEPLOY.rglob("*") if path.is_file() and "secrets" not in path.parts):
+    for path in (one for one in DEPLOY.rglob("*") if one.is_file() and not {"secrets", "__pycache__"} & set(one.parts)):
         named = re.findall(r"\b(?:ARB|KALSHI|POLY|DAGSTER|POSTGRES|PG|AWS|PYTHON)_?[A-Z0-9_]+\b", path.read_text())
         found.update((name, path.name) for name in named)
     unknown = {name: file for name, file in found.items() if name not in settings | NOT_OURS}

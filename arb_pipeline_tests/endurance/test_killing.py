@@ -8,7 +8,6 @@ from arb_pipeline_tests.endurance.killing import _hole
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.xdist_group("endurance")
 def test_a_capture_killed_three_times_has_every_frame_once(tmp_path: Path) -> None:
     result = kill_trial(tmp_path, kills=3, rate=300, life_s=3, markets=60, grace_s=1.0)
     assert not result.findings, result.table()

@@ -9,7 +9,6 @@ from arb_pipeline_tests.endurance.soaking import Sample, growth
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.xdist_group("endurance")
 def test_a_minute_of_capture_with_churn_grows_and_loses_nothing(tmp_path: Path) -> None:
     result = soak(tmp_path, seconds=40, rate=300, flush_s=1.0, every_s=1.0, settle_s=8, life_s=15)
     assert not result.findings, result.table()

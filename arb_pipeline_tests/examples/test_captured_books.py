@@ -5,7 +5,7 @@ import pytest
 from arb_pipeline import BookUnknownError, book_at
 from arb_pipeline_tests.examples.conftest import Captured
 
-pytestmark = [pytest.mark.xdist_group("examples"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 def test_inside_every_gap_it_refuses_and_outside_it_shows_the_quotes(captured: Captured) -> None:

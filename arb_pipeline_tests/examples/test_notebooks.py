@@ -11,8 +11,6 @@ import pytest
 from arb_pipeline_tests.examples.conftest import Captured
 from arb_pipeline_tests.examples.notebooks import FOLDER, NAMES, load, plain, run
 
-pytestmark = pytest.mark.xdist_group("examples")  # one capture for all of them
-
 FIGURES_MOST = 100_000
 
 

@@ -10,8 +10,6 @@ from arb_pipeline.storage.postgres import Postgres
 from arb_pipeline.storage.query import run
 from arb_pipeline_tests.examples.conftest import Captured
 
-pytestmark = pytest.mark.xdist_group("examples")
-
 PAGE = Path(__file__).parents[2] / "docs" / "queries.md"
 
 

@@ -167,6 +167,7 @@ def test_f12_placeholders_and_other() -> None:
         event_id="KX",
         title="Who?",
         mutually_exclusive=True,
+        listed_markets=2,
         markets=(
             market("kalshi", "KX1", "Who?", yes_title="Ann Lee"),
             market("kalshi", "KX2", "Who?", yes_title="Bob Ray"),

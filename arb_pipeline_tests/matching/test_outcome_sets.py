@@ -25,7 +25,9 @@ def event(venue: str, *answers: str, event_id: str = "", **changes: Any) -> Even
         )
         for number, answer in enumerate(answers)
     )  # fmt: skip
-    facts: dict[str, Any] = {"title": "High temp in Oslo?", "mutually_exclusive": True, "markets": markets} | changes
+    facts: dict[str, Any] = {
+        "title": "High temp in Oslo?", "mutually_exclusive": True, "markets": markets, "listed_markets": len(markets),
+    } | changes  # fmt: skip
     return Event(venue=venue, event_id=event_id, **facts)
 
 

@@ -125,3 +125,23 @@ def test_bundles_and_reserve_outcomes_are_placeholders() -> None:
 def test_a_long_title_is_read_in_bounded_time() -> None:
     title = "Will " + "Ann Lee and " * 300 + "at the Of The And " * 300 + "win?"
     assert read(polymarket(title, "Ann Lee", title * 3)).subject is not None
+
+
+@pytest.mark.parametrize(
+    ("rules", "mode"),
+    [
+        ("meet in person by June 30 (virtual meetings and phone calls do not count).", "in person"),
+        ("meet in person by June 30; a phone call does not qualify.", "in person"),
+        ("meet by June 30. Virtual meetings will not count.", "in person"),
+        ("meet by June 30. Phone calls, video calls and letters don't count.", "in person"),
+        ("meet by June 30, not by phone.", "in person"),
+        ("meet by June 30. A phone call counts, but a letter does not count.", "any"),
+        ("meet by June 30. Video calls count.", "any"),
+        ("meet in person or by phone by June 30.", "any"),
+        ("meet by June 30.", None),
+    ],
+)
+def test_a_way_of_meeting_that_is_ruled_out_is_none(rules: str, mode: str | None) -> None:
+    title = "Will Ann Lee and Bob Ray meet by June 30, 2026?"
+    slots = read(polymarket(title, rules=f"This market resolves to Yes if Ann Lee and Bob Ray {rules}"))
+    assert value(slots.mode) == mode

@@ -60,3 +60,14 @@ def test_the_deciding_sentence_is_not_that_of_a_cancelled_event() -> None:
 def test_transliterations_share_a_spelling() -> None:
     assert fold_spelling("zelenskyy") == fold_spelling("zelensky") == fold_spelling("zelenski")
     assert fold_spelling("austria") != fold_spelling("australia")
+
+
+@pytest.mark.parametrize("text", ["by 9 A M ET", "at 9:30 A M"])
+def test_an_hour_of_the_morning_is_no_university(text: str) -> None:
+    assert "a&m" not in words(text) | {token.text for token in tokenise(text)}
+
+
+@pytest.mark.parametrize("text", ["Texas A&M", "Texas A M at 9 A M"])
+def test_a_university_is_one(text: str) -> None:
+    assert "a&m" in words(text)
+    assert [token.text for token in tokenise(text)].count("a&m") == 1

@@ -3,7 +3,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +15,7 @@ import pytest
 
 from arb_pipeline.arbitrage.opportunities import evaluate
 from arb_pipeline.arbitrage.pairs import Pair
-from arb_pipeline.model import MatchStatus
+from arb_pipeline.model import MatchStatus, Relation
 from arb_pipeline.reports import ReportFiles, ReportInputs, build_report
 from arb_pipeline.tables import table
 from arb_pipeline_tests.arbitrage.builders import END, START, Tape, market, pair, quadratic, settings, when
@@ -265,13 +267,42 @@ def test_only_refused_candidates_are_not_sold_as_opportunities(tmp_path: Path) -
     assert "was refused: match not approved: review" in text
 
 
-def test_inverted_pair_buys_the_outcome_that_hedges(tmp_path: Path) -> None:
-    one = pair(inverted=True, polymarket=market("polymarket", outcomes=("Chiefs", "Bills")))
+@pytest.mark.parametrize(
+    ("relation", "index", "first", "second"),
+    [
+        (Relation.EQUIVALENT, 0, "YES", "NO (Bills)"),
+        # Kalshi YES equals Bills; the hedge is Chiefs, Polymarket's own YES.
+        (Relation.INVERTED, 1, "YES", "YES (Chiefs)"),
+        (Relation.POLYMARKET_IMPLIES_KALSHI, 0, "YES", "NO (Bills)"),
+        (Relation.POLYMARKET_IMPLIES_KALSHI, 1, "YES", "YES (Chiefs)"),
+        (Relation.KALSHI_IMPLIES_POLYMARKET, 1, "NO", "NO (Bills)"),
+        # At most one of both holds: NO of both pays at least once.
+        (Relation.EXCLUSIVE, 0, "NO", "NO (Bills)"),
+        (Relation.EXCLUSIVE, 1, "NO", "YES (Chiefs)"),
+    ],
+)
+def test_the_outcomes_named_are_those_that_are_paid_for(
+    tmp_path: Path, relation: Relation, index: int, first: str, second: str
+) -> None:
+    known = market("kalshi"), market("polymarket", outcomes=("Chiefs", "Bills"))
+    one = Pair(*known, relation, MatchStatus.APPROVED, index)
+    # Only what is bought is offered: YES by an ask, NO by a bid.
     tape = Tape().session("kalshi").session("polymarket")
-    tape.snapshot("kalshi", 1, [], [("0.42", "9")]).snapshot("polymarket", 1, [], [("0.45", "9")])
+    for venue, name, price in (("kalshi", first, "0.42"), ("polymarket", second, "0.45")):
+        if name.startswith("YES"):
+            tape.snapshot(venue, 1, [], [(price, "9")])
+        else:
+            tape.snapshot(venue, 1, [(str(1 - Decimal(price)), "9")], [])
     found = evaluate([one], tape.data(), START, END, settings(), quadratic)
     inputs = ReportInputs(START, when(60), found.spreads, found.opportunities, found.rejections, pairs=[one])
-    text = words(build_report(inputs, tmp_path).html.read_text(encoding="utf-8"))
-    # Kalshi YES equals Bills; the hedge is Chiefs, Polymarket's own YES, at 0.45.
-    assert "Kalshi: buy YES, average 0.42, limit 0.42" in text
-    assert "Polymarket: buy YES (Chiefs), average 0.45, limit 0.45" in text
+    html = build_report(inputs, tmp_path).html.read_text(encoding="utf-8")
+    text = words(html)
+    assert f"Kalshi: buy {first}, average 0.42, limit 0.42" in text
+    assert f"Polymarket: buy {second}, average 0.45, limit 0.45" in text
+    said = f"{first} on Kalshi, {second.partition(' ')[0]} on Polymarket"
+    starts = [html.index(f'id="{name}"') for name in ("best", "opportunities", "funnel", "pairs", "spreads", "heat")]
+    best, opportunities, _, figures, spreads = (html[begin:end] for begin, end in pairwise(starts))
+    for section in (best, opportunities, figures):
+        assert said in section
+    # The head of the table of spreads tells what holds of most pairs; the others say so themselves.
+    assert ("prices are those of its NO. A: YES on Kalshi, YES on Polymarket" in spreads) is one.inverted

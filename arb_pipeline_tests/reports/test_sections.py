@@ -11,6 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arb_pipeline.arbitrage.opportunities import evaluate
+from arb_pipeline.arbitrage.pairs import Pair
+from arb_pipeline.gaps import gap_share_of
+from arb_pipeline.model import MatchStatus, Relation
 from arb_pipeline.reports import ReportInputs
 from arb_pipeline.reports.gather import files_of, newest_sets, newest_tops, quote_quality
 from arb_pipeline.reports.heat import heat_cells, pair_slices
@@ -36,7 +40,7 @@ from arb_pipeline_tests.arbitrage.builders import (
     unknown,
     when,
 )
-from arb_pipeline_tests.reports.lakes import capture
+from arb_pipeline_tests.reports.lakes import capture, match_row
 from arb_pipeline_tests.reports.test_page import rows
 
 D = Decimal
@@ -65,6 +69,36 @@ def test_heat_is_the_mean_over_the_trusted_time_by_hour_in_new_york() -> None:
     assert heat_cells(spreads, {}, at(7_200)) == []
 
 
+def test_a_gap_without_a_hedge_is_in_no_cell_and_stands_behind_all_others() -> None:
+    tape = Tape().session("kalshi").session("polymarket")
+    tape.snapshot("kalshi", 0, [("0.38", "9")], [("0.42", "9")], market_id="KXTEST-26")
+    tape.snapshot("polymarket", 0, [("0.20", "9")], [("0.22", "9")])
+    tape.snapshot("kalshi", 0, [("0.50", "9")], [("0.52", "9")], market_id="KX-B")
+    tape.snapshot("polymarket", 0, [("0.53", "9")], [("0.55", "9")], market_id="0xb")
+    exclusive = Pair(market("kalshi"), market("polymarket"), Relation.EXCLUSIVE, MatchStatus.APPROVED)
+    same = pair(kalshi=market("kalshi", "KX-B"), polymarket=market("polymarket", "0xb"), status=MatchStatus.APPROVED)
+    found = evaluate([exclusive, same], tape.data(), START, END, settings(), free)
+    told = {"valid_from": START, "valid_to": None, "known_at": START}
+    views = Views(
+        ReportInputs(
+            START,
+            END,
+            found.spreads,
+            matches=rows("market_matches", [match_row(one, **told) for one in (exclusive, same)]),
+            pairs=[exclusive, same],
+            categories={"KXTEST-26": "Sports", "KX-B": "Crypto"},
+        )
+    )
+    # YES of both exclusive questions is 36 cents cheaper, and worth nothing if neither holds; NO of both costs 42 more.
+    assert {cell.category: (round(cell.gap, 4), cell.paying) for cell in views.heat} == {
+        "Crypto": (0.01, 1.0),
+        "Sports": (-0.42, 0.0),
+    }
+    first, second = views.spread_rows
+    assert first["kalshi_market_id"] == "KX-B"
+    assert [(side["gap"], side["hedged"]) for side in second["sides"]] == [(D("0.36"), False), (D("-0.42"), True)]
+
+
 def test_slices_are_the_pairs_runs() -> None:
     names = [("a", "x"), ("a", "x"), ("a", "y"), ("b", "y")]
     columns = {"kalshi_market_id": [one for one, _ in names], "polymarket_market_id": [other for _, other in names]}
@@ -77,21 +111,20 @@ def test_slices_are_the_pairs_runs() -> None:
 
 def test_lifetimes_count_what_was_cut_off_for_as_long_as_it_was_seen() -> None:
     def episode(lasted: float, end: str, accepted: bool = True) -> dict[str, Any]:
-        closed = None if end == "right_censored" else when(lasted)
         return {
             "accepted": accepted,
             "opened_at": START,
-            "closed_at": closed,
+            "lasted": lasted,
             "end_reason": end,
             "left_censored": False,
         }
 
-    seen = [episode(1, "edge"), episode(2, "unknown"), episode(3, "edge"), episode(0, "right_censored")]
-    accepted, refused = lifetimes([*seen, episode(5, "edge", accepted=False)], when(4))
+    seen = [episode(1, "edge"), episode(2, "unknown"), episode(3, "edge"), episode(4, "right_censored")]
+    accepted, refused = lifetimes([*seen, episode(5, "edge", accepted=False)])
     assert (accepted.curve.times_s, accepted.curve.shares) == ((1.0, 3.0), (0.75, 0.375))
     assert (accepted.median_s, accepted.p90_s, accepted.censored) == (3.0, None, 0.5)
     assert (refused.name, refused.curve.episodes, refused.median_s) == ("refused", 1, 5.0)
-    assert lifetimes([], END) == []
+    assert lifetimes([]) == []
     assert median_step_s(table("spreads").schema.empty_table()) is None
 
 
@@ -290,6 +323,21 @@ def test_uptime_is_the_union_of_connections_within_the_window() -> None:
     assert (venue["frames"], venue["untold"]) == (30, 0)
     then = ReportInputs(START, END, capture_sessions=data.capture_sessions, as_of=END)
     assert (venue_quality(then)[0]["frames"], venue_quality(then)[0]["untold"]) == (20, 1)
+
+
+def test_time_in_gaps_counts_once_per_market_and_from_the_first_snapshot_on() -> None:
+    tape = Tape().session("kalshi").session("polymarket")
+    tape.gap("kalshi", 100, 200).gap("kalshi", 150, 300).gap("kalshi", 150, 200, market_id="KXOTHER-26")
+    tape.gap("kalshi", -50, 600).gap("polymarket", 10, 20)
+    told = tape.data().book_gaps.to_pylist()
+    told[3] |= {"cause": "no_snapshot"}
+    gaps = rows("book_gaps", told)
+    kalshi, polymarket = venue_quality(ReportInputs(START, END, book_gaps=gaps))
+    assert (kalshi["gap_seconds"], polymarket["gap_seconds"]) == (200 + 50, 10)
+    # The share that checks and alerts tell is the same time over that of all markets.
+    share = gap_share_of(gaps, 3, START, END)
+    assert share * 3 * 3_600 == pytest.approx(kalshi["gap_seconds"] + polymarket["gap_seconds"])
+    assert kalshi["gap_causes"] == [("seq_gap", 3), ("no_snapshot", 1)]
 
 
 def test_markets_without_fees_are_told() -> None:

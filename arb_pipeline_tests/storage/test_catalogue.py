@@ -1,14 +1,23 @@
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from arb_pipeline.clock import datetime_from_ns
 from arb_pipeline.model import Event, Market, MarketStatus, PriceRange, SettlementSource
 from arb_pipeline.storage import Lake, Partition
-from arb_pipeline.storage.catalogue import events_table, markets_table, read_events, read_markets, write_catalogue
+from arb_pipeline.storage.catalogue import (
+    events_table,
+    markets_table,
+    newest_markets,
+    read_events,
+    read_markets,
+    write_catalogue,
+)
+from arb_pipeline.storage.query import connect
 from arb_pipeline.tables import table
 
 AT = datetime(2026, 5, 13, 20, 15, 1, 234567, tzinfo=UTC)
@@ -109,6 +118,13 @@ def simple(event_id: str, *market_ids: str, title: str = "t", venue: str = "kals
     )
 
 
+def test_how_many_markets_are_listed_may_be_unknown(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    told, untold = replace(simple("E1", "M"), listed_markets=2), simple("E2", "N")
+    write_catalogue(lake, "kalshi", [told, untold], AT)
+    assert [event.listed_markets for event in read_events(lake)] == [2, None]
+
+
 def test_columns_have_declared_types_and_units() -> None:
     rows = markets_table([simple("E", "M")], AT).to_pylist()
     assert str(rows[0]["tick"]) == "0.0100"
@@ -123,6 +139,21 @@ def test_an_event_listed_twice_counts_once_by_its_later_state(tmp_path: Path) ->
     listed = [simple("E", "M", title="old"), simple("F", "M"), simple("E", "M", title="new")]
     assert write_catalogue(lake, "kalshi", listed, AT) == {"events": 2, "markets": 1}
     assert {e.event_id: e.title for e in read_events(lake)} == {"E": "new", "F": "t"}
+
+
+def test_what_left_the_listing_of_a_day_is_kept_but_not_current(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    write_catalogue(lake, "kalshi", [simple("E", "M", "N"), simple("F", "O")], AT)
+    write_catalogue(lake, "kalshi", [simple("E", "M", title="new")], AT + timedelta(hours=1))
+    assert [one.event_id for one in read_events(lake)] == ["E"]
+    assert [one.market_id for one in read_markets(lake)] == ["M"]
+    with connect(lake) as connection:
+        assert connection.sql("SELECT market_id FROM markets_current").fetchall() == [("M",)]
+    write_catalogue(lake, "kalshi", [simple("G", "P")], AT + timedelta(days=1))
+    keys = {("kalshi", name) for name in "MNOPQ"}
+    found = newest_markets(lake, keys)
+    assert {key[1]: one.event_id for key, one in found.items()} == {"M": "E", "N": "E", "O": "F", "P": "G"}
+    assert newest_markets(lake, {("polymarket", "M")}) == {}
 
 
 def test_events_written_before_they_had_ids_are_read_without_them(tmp_path: Path) -> None:

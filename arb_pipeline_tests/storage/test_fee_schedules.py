@@ -6,7 +6,12 @@ from typing import Any
 import pytest
 
 from arb_pipeline.model import FeeChange, FeeScope
-from arb_pipeline.storage.fee_schedules import has_fee_schedules, read_fee_changes, record_fee_changes
+from arb_pipeline.storage.fee_schedules import (
+    fee_schedules_as_of,
+    has_fee_schedules,
+    read_fee_changes,
+    record_fee_changes,
+)
 from arb_pipeline.storage.lake import Lake
 from arb_pipeline.venues.fee_timeline import ALWAYS
 
@@ -35,6 +40,18 @@ ALL = [
     change("A", day(5), fee_type="quadratic", fee_multiplier="0.5"),
     change("A-26", day(2), "event"),
 ]
+
+
+def test_a_row_of_an_earlier_time_ends_as_was_known_then(lake: Lake) -> None:
+    record_fee_changes(lake, "kalshi", ALL[:1], day(0))
+    then = fee_schedules_as_of(lake, day(1))
+    record_fee_changes(lake, "kalshi", ALL[1:], day(2))
+    record_fee_changes(lake, "kalshi", ALL[:2], day(3))
+    assert fee_schedules_as_of(lake, day(1)).equals(then)
+    assert then["valid_to"].to_pylist() == [None]
+    ended = {row["scope_id"] + row["scope"]: row for row in fee_schedules_as_of(lake, day(2)).to_pylist()}
+    assert ended["A-26event"]["known_to"] is None
+    assert fee_schedules_as_of(lake, day(3)).num_rows == lake.read("fee_schedules").num_rows
 
 
 def test_what_is_written_comes_back(lake: Lake) -> None:

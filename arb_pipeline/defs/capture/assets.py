@@ -218,7 +218,7 @@ async def _record(
                 window=window,
                 shard=(config.shard, config.shards),
                 universe=Following(settings, pipeline.lake, markets),
-                handlers=live_handlers(settings, pipeline.lake, (config.shard, config.shards)),
+                handlers=live_handlers(settings, pipeline.lake, (config.shard, config.shards), markets),
             )
             progress = _Progress(context, pipeline, window, known, heartbeat, reports=config.shard == 0)
             shard = (config.shard, config.shards)

@@ -138,14 +138,17 @@ def parse_event(record: Record, series: Mapping[str, Record] | None = None, skip
     skipped = skipped if skipped is not None else Skipped()
     sources = _sources(record) or _sources(parent)
     markets: dict[str, Market] = {}
+    unread = 0
     for item in _list(record, "markets"):
         if not isinstance(item, Mapping):
             skipped.add("market is not an object", str(item)[:200])
+            unread += 1
             continue
         try:
             market = _parse_market(item, record, parent, sources)
         except (ValueError, VenueError) as error:
             skipped.add(f"market of {event_id}" if isinstance(error, VenueError) else "unusable number", str(error))
+            unread += 1
             continue
         if market.venue_status not in STATUSES:
             _log.warning("kalshi %s: unknown status %r taken as paused", market.market_id, market.venue_status)
@@ -161,6 +164,7 @@ def parse_event(record: Record, series: Mapping[str, Record] | None = None, skip
         category=_text(parent, "category") or _text(record, "category"),
         tags=tuple(dict.fromkeys([*_strings(parent, "tags"), *_strings(parent, "categories")])),
         mutually_exclusive=record.get("mutually_exclusive") is True,
+        listed_markets=len(markets) + unread if isinstance(record.get("markets"), list) else None,
         settlement_sources=sources,
         end_at=_time(record, "strike_date"),
         updated_at=_time(record, "last_updated_ts"),

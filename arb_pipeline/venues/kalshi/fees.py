@@ -173,13 +173,9 @@ def kalshi_fees(market: Market, at: datetime, account: Account, changes: FeeChan
     fee_type, multiplier = (_in_force(market, name, at, changes) for name in ("fee_type", "fee_multiplier"))
     maker_rate = _MAKER_RATES.get(fee_type.value) if fee_type.value is not None else None
     if maker_rate is None:
-        raise _unknown(
-            market,
-            fee_type,
-            at,
-            f"fee_type {fee_type.value!r} has no known formula (known: {', '.join(_MAKER_RATES)})",
-        )
-    number = _multiplier(market, multiplier, at)
+        formulas = ", ".join(_MAKER_RATES)
+        raise _unknown(market, fee_type, f"fee_type {fee_type.value!r} has no known formula (known: {formulas})")
+    number = _multiplier(market, multiplier)
     era = next(era for era in reversed(_ERAS) if era.schedule.valid_from is None or era.schedule.valid_from <= at)
     until = _waived_until(market.fee_params.get("fee_waiver_expiration_time"))
     waiver = until is not None and at < until
@@ -215,9 +211,10 @@ def _origin(*values: InForce[str]) -> str:
     return f"by {scope}" + (f" since {since:%Y-%m-%dT%H:%MZ}" if since > ALWAYS else "")
 
 
-def _unknown(market: Market, value: InForce[str], at: datetime, what: str) -> FeeUnknownError:
+def _unknown(market: Market, value: InForce[str], what: str) -> FeeUnknownError:
+    # Without the time asked about: the text is a reason of episodes, which is the same for as long as they last.
     if value.value is None:
-        what += f": series {market.series_id!r} has told nothing that holds at {at.isoformat()}"
+        what += f": series {market.series_id!r} has told nothing that holds at that time"
     message = f"kalshi {market.market_id}: {what}; refresh the catalogue or leave the market out"
     return FeeUnknownError(message, value.valid_from, value.valid_to)
 
@@ -227,13 +224,13 @@ def _multiples(amount: Decimal, unit: Decimal) -> Decimal:
     return (amount / unit).to_integral_value(ROUND_FLOOR) * unit
 
 
-def _multiplier(market: Market, value: InForce[str], at: datetime) -> Decimal:
+def _multiplier(market: Market, value: InForce[str]) -> Decimal:
     try:
         multiplier = Decimal(value.value or "NaN")
     except InvalidOperation:
         multiplier = Decimal("NaN")
     if not multiplier.is_finite() or multiplier < 0:
-        raise _unknown(market, value, at, f"fee_multiplier {value.value!r} is not a number of 0 or more")
+        raise _unknown(market, value, f"fee_multiplier {value.value!r} is not a number of 0 or more")
     return multiplier
 
 

@@ -174,6 +174,7 @@ def parse_event(record: Mapping[str, object], problems: Problems | None = None) 
         tag_ids=_ids(record.get("tags")),
         rules=_text(record, "description"),
         mutually_exclusive=record.get("negRisk") is True,
+        listed_markets=len(raw_markets) if isinstance(raw_markets, list) else None,
         settlement_sources=_sources(record),
         start_at=_time(record, ("startTime", "startDate"), found),
         end_at=_time(record, ("endDate",), found),

@@ -212,6 +212,7 @@ def test_an_unusable_market_is_left_out_and_counted(bad: dict[str, Any], words: 
     skipped = Skipped()
     parsed = parse_event(event(market(**bad), market("GOOD"), "junk"), SERIES, skipped)
     assert [one.market_id for one in parsed.markets] == ["GOOD"]
+    assert parsed.listed_markets == 3, "what was left out may be an answer"
     assert skipped.total == 2
     assert any(words in example for example in skipped.examples.values())
 
@@ -343,6 +344,7 @@ async def test_a_market_listed_under_two_events_is_taken_once() -> None:
     page = [event(market("M")), event(market("M"), market("N"), event_ticker="OTHER")]
     events, _ = await listing(Exchange(lambda _query: {"events": page}))
     assert [[one.market_id for one in found.markets] for found in events] == [["M"], ["N"]]
+    assert [found.listed_markets for found in events] == [1, 2]
 
 
 async def test_null_lists_are_empty() -> None:

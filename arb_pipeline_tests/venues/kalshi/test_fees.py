@@ -237,9 +237,13 @@ def test_an_events_override_precedes_its_series_until_it_is_cleared() -> None:
 
 def test_what_was_before_the_first_known_change_is_refused() -> None:
     changes = FeeChanges([change("series", november(5), **QUADRATIC)])
-    with pytest.raises(FeeUnknownError, match="series 'KX' has told nothing that holds at 2026-11-04") as refused:
+    with pytest.raises(FeeUnknownError, match="series 'KX' has told nothing that holds at that time") as refused:
         kalshi_fees(market(**QUADRATIC), november(4), "direct", changes)
     assert (refused.value.valid_from, refused.value.valid_to) == (None, november(5))
+    with pytest.raises(FeeUnknownError) as earlier:
+        kalshi_fees(market(**QUADRATIC), november(3), "direct", changes)
+    # The text is a reason of an episode: with the time in it no two hours of one would join.
+    assert str(earlier.value) == str(refused.value)
     assert kalshi_fees(market(**QUADRATIC), november(5), "direct", changes).multiplier == 1
 
 
