@@ -19,19 +19,12 @@ import pyarrow as pa
 
 from arb_pipeline.arbitrage.baskets import NOT_EXHAUSTIVE, Basket, Buy, cheapest_tops, optimise_options
 from arb_pipeline.arbitrage.books import BookReplay
-from arb_pipeline.arbitrage.candidates import (
-    BELOW_MIN_NET,
-    BELOW_MIN_SIZE,
-    FEE_EATEN,
-    FEES_UNKNOWN,
-    WORST_STATE,
-    rounded,
-)
+from arb_pipeline.arbitrage.candidates import BELOW_MIN_SIZE, FEES_UNKNOWN, money_reasons, rounded
 from arb_pipeline.arbitrage.episodes import EdgeEpisode
 from arb_pipeline.arbitrage.fees import FeeBook, FeeSource
 from arb_pipeline.arbitrage.intervals import Nanos, union
-from arb_pipeline.arbitrage.ladders import Execution, Fill, Leg, Optimum, execute
-from arb_pipeline.arbitrage.opportunities import FUNNEL, EpisodeTables, edge_rules
+from arb_pipeline.arbitrage.ladders import Execution, Fill, Leg, execute
+from arb_pipeline.arbitrage.opportunities import FUNNEL, EpisodeTables, edge_rules, piece_columns
 from arb_pipeline.arbitrage.pairs import MarketData
 from arb_pipeline.arbitrage.returns import days_to_payout, returns
 from arb_pipeline.arbitrage.states import UNKNOWN, Payoff, opposite, worst_state
@@ -385,19 +378,8 @@ class _Assessor:
             done = execute(optimum.legs, min(leg.depth for leg in optimum.legs), payout)
             return BasketCandidate((BELOW_MIN_SIZE,), buys, tops, payout, done, top_edge, schedules, None)
         worst = self._worst_state_net(buys, optimum.best)
-        reasons = self._money_reasons(optimum, optimum.best, worst)
+        reasons = money_reasons(optimum, optimum.best, worst, self._least_net)
         return BasketCandidate(reasons, buys, tops, payout, optimum.best, top_edge, schedules, worst)
-
-    def _money_reasons(self, optimum: Optimum, best: Execution, worst: Decimal | None) -> tuple[str, ...]:
-        reasons: tuple[str, ...] = ()
-        if best.net <= 0:
-            small = 0 < optimum.walk_size < best.size
-            reasons = (BELOW_MIN_SIZE if small else FEE_EATEN,)
-        elif best.net <= self._least_net:
-            reasons = (BELOW_MIN_NET,)
-        if worst is not None and worst <= 0 < best.net:
-            reasons = (*reasons, WORST_STATE)
-        return reasons
 
     def _worst_state_net(self, buys: Sequence[Buy], execution: Execution) -> Decimal | None:
         """Net if the worst state came true, exceptional ones included; None while nobody has told those."""
@@ -470,16 +452,7 @@ def _piece_row(basket: Basket, piece: EdgeEpisode[BasketCandidate | None]) -> Ro
         "partner_event_id": basket.partner_event_id,
         "legs": json.dumps(_legs(best), separators=(",", ":")),
         "payout": best.payout,
-        "opened_ns": piece.opened_ns,
-        "closed_ns": piece.closed_ns,
-        "active_ns": piece.active_ns,
-        "edge_time": piece.figure_time,
-        "end_reason": piece.end_reason,
-        "left_censored": piece.left_censored,
-        "conditional": piece.conditional,
-        "peak_edge": piece.peak.figure,
-        "peak_ns": piece.peak.at_ns,
-        "best_ns": piece.best.at_ns,
+        **piece_columns(piece),
         "worst_state_net": None if best.worst_state_net is None else rounded(best.worst_state_net),
         "reasons": json.dumps(best.reasons),
         **_money(basket, best, datetime_from_ns(piece.best.at_ns)),

@@ -36,6 +36,7 @@ __all__ = [
     "Candidate",
     "candidate_bids",
     "candidate_legs",
+    "money_reasons",
     "rounded",
     "worst_state_net",
 ]
@@ -153,19 +154,26 @@ class Assessor:
             depth = min(leg.depth for leg in legs)
             return Candidate((BELOW_MIN_SIZE,), legs, execute(legs, depth), top_edge, tops, schedules, None)
         worst = worst_state_net(self._pair, self._direction, optimum.best)
-        reasons = self._money_reasons(optimum, optimum.best, worst)
+        reasons = money_reasons(optimum, optimum.best, worst, self._least_net)
         return Candidate(reasons, legs, optimum.best, top_edge, tops, schedules, worst)
 
-    def _money_reasons(self, optimum: Optimum, best: Execution, worst: Decimal | None) -> tuple[str, ...]:
-        reasons: tuple[str, ...] = ()
-        if best.net <= 0:
-            small = 0 < optimum.walk_size < best.size
-            reasons = (BELOW_MIN_SIZE if small else FEE_EATEN,)
-        elif best.net <= self._least_net:
-            reasons = (BELOW_MIN_NET,)
-        if worst is not None and worst <= 0 < best.net:
-            reasons = (*reasons, WORST_STATE)
-        return reasons
+
+def money_reasons(optimum: Optimum, best: Execution, worst: Decimal | None, least_net: Decimal) -> tuple[str, ...]:
+    """The guards on money that do not hold.
+
+    Args:
+        worst: net in the worst state, dollars; None while nobody has told the exceptional states.
+        least_net: net that is not worth a trade yet, dollars.
+    """
+    reasons: tuple[str, ...] = ()
+    if best.net <= 0:
+        small = 0 < optimum.walk_size < best.size
+        reasons = (BELOW_MIN_SIZE if small else FEE_EATEN,)
+    elif best.net <= least_net:
+        reasons = (BELOW_MIN_NET,)
+    if worst is not None and worst <= 0 < best.net:
+        reasons = (*reasons, WORST_STATE)
+    return reasons
 
 
 def candidate_legs(

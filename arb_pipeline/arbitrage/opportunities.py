@@ -74,6 +74,7 @@ __all__ = [
     "funnel",
     "joined",
     "optimum_at",
+    "piece_columns",
     "sorted_pieces",
 ]
 
@@ -271,15 +272,9 @@ def _pieces(stream: PairStream, start_ns: int, end_ns: int, settings: Settings, 
             yield _piece_row(pair, direction, piece, settings)
 
 
-def _piece_row(pair: Pair, direction: Direction, piece: EdgeEpisode[Candidate | None], settings: Settings) -> Row:
-    best = piece.best.what
-    assert best is not None
-    best_at = datetime_from_ns(piece.best.at_ns)
+def piece_columns(piece: EdgeEpisode[Any]) -> Row:
+    """What a row of any table of pieces tells of its course: times in ns, edges in dollars per contract or basket."""
     return {
-        "kalshi_market_id": pair.kalshi.market_id,
-        "polymarket_market_id": pair.polymarket.market_id,
-        "kind": _KINDS.get(pair.relation, "two_leg"),
-        "direction": direction,
         "opened_ns": piece.opened_ns,
         "closed_ns": piece.closed_ns,
         "active_ns": piece.active_ns,
@@ -290,6 +285,19 @@ def _piece_row(pair: Pair, direction: Direction, piece: EdgeEpisode[Candidate | 
         "peak_edge": piece.peak.figure,
         "peak_ns": piece.peak.at_ns,
         "best_ns": piece.best.at_ns,
+    }
+
+
+def _piece_row(pair: Pair, direction: Direction, piece: EdgeEpisode[Candidate | None], settings: Settings) -> Row:
+    best = piece.best.what
+    assert best is not None
+    best_at = datetime_from_ns(piece.best.at_ns)
+    return {
+        "kalshi_market_id": pair.kalshi.market_id,
+        "polymarket_market_id": pair.polymarket.market_id,
+        "kind": _KINDS.get(pair.relation, "two_leg"),
+        "direction": direction,
+        **piece_columns(piece),
         "worst_state_net": None if best.worst_state_net is None else rounded(best.worst_state_net),
         "kalshi_fee_schedule": best.schedules[0],
         "polymarket_fee_schedule": best.schedules[1],
